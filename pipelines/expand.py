@@ -1,0 +1,207 @@
+"""Studies → the tables of params.yaml. Pure: the same studies and catalogue give the same tables, in the same order.
+
+Expects studies that `validate.py` found nothing wrong with. Keys say what a row is, and rows hold nothing that the YAML
+of a second study could change, so selecting more studies adds stages and invalidates none. The exception is the bundle
+that the `dense` runs of one model and calibration share: it is the join of what all selected ones need.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pipelines.grid import (
+    Candidate,
+    allocation_slug,
+    candidates,
+    given_options,
+    method_slug,
+    slug,
+    sparsity_of,
+    target_slug,
+)
+from pipelines.schema import (
+    Compute,
+    DownloadRow,
+    PerplexityRow,
+    Report,
+    ReportStudy,
+    RunRow,
+    StatsRow,
+    Strict,
+    ZeroshotRow,
+)
+from pipelines.study import Catalogue, Perplexity, Study, Zeroshot
+from secateur.errors import UserError
+from secateur.methods import METHODS
+from secateur.recovery import UPDATES
+from secateur.statistics import join
+
+Bundles = Mapping[tuple[str, str], str]
+
+
+class Tables(Strict):
+    """Everything that params.yaml holds."""
+
+    studies: list[str]
+    compute: Compute
+    download: dict[str, DownloadRow]
+    stats: dict[str, StatsRow]
+    runs: dict[str, RunRow]
+    ppl: dict[str, PerplexityRow]
+    zeroshot: dict[str, ZeroshotRow]
+    report: Report
+
+
+def expand(studies: Mapping[str, Study], catalogue: Catalogue) -> Tables:
+    """All tables of `studies` together; the same key with different content is a `UserError` that names both."""
+    rows, bundles = _Rows(), dense_bundles(studies)
+    report = {
+        name: _Expansion(rows, bundles, name, study, catalogue.join(study.assets, name)).expand()
+        for name, study in studies.items()
+    }
+    computes = {name: study.compute for name, study in studies.items()}
+    first, *others = computes
+    for name in others:
+        if computes[name] != computes[first]:
+            ours, theirs = computes[first].model_dump(), computes[name].model_dump()
+            raise UserError(f"compute: {first} has {ours} and {name} has {theirs}; studies that run together must agree")
+    return Tables(studies=[*studies], compute=computes[first], report=Report(studies=report), **rows.tables)
+
+
+def needs_of(candidate: Candidate) -> str:
+    """What the method and the update of a run have to know: `nothing`, or a bundle."""
+    return join([METHODS.get(candidate.method).needs, UPDATES.get(candidate.update).needs])
+
+
+def dense_bundles(studies: Mapping[str, Study]) -> Bundles:
+    """(model, calibration) → the bundle that serves every `dense` run of it, or the one that its YAML asks for."""
+    needs: dict[tuple[str, str], list[str]] = {}
+    for study in studies.values():
+        for candidate in candidates(study):
+            calibration = candidate.calibration
+            if calibration is None or candidate.propagation != "dense" or (need := needs_of(candidate)) == "nothing":
+                continue
+            explicit = study.calibrations[calibration].bundle
+            needs.setdefault((candidate.model, calibration), []).append(explicit or need)
+    return {pair: join(["tokens", *found]) for pair, found in needs.items()}
+
+
+class _Rows:
+    """Tables under construction; remembers which study a row came from."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[str, Any]] = {name: {} for name in ("download", "stats", "runs", "ppl", "zeroshot")}
+        self.origin: dict[tuple[str, str], str] = {}
+
+    def add(self, table: str, key: str, row: Strict, study: str) -> str:
+        """Add a row unless it is there already; returns its key."""
+        old = self.tables[table].setdefault(key, row)
+        origin = self.origin.setdefault((table, key), study)
+        if old != row:
+            ours, theirs = old.model_dump(), row.model_dump()
+            field = next(field for field in ours if ours[field] != theirs[field])
+            raise UserError(
+                f"{table}.{key}: {origin} has {field} {ours[field]!r} and {study} has {theirs[field]!r}; "
+                "make them equal, or give one a different name"
+            )
+        return key
+
+
+class _Subject(NamedTuple):
+    """What is evaluated; `source` is where it lies below artifacts/."""
+
+    key: str
+    model: str
+    source: str
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """One study on its way into the rows."""
+
+    rows: _Rows
+    bundles: Bundles
+    name: str
+    study: Study
+    catalogue: Catalogue
+
+    def expand(self) -> ReportStudy:
+        """Add everything that the study asks for; returns its keys for the report."""
+        subjects = {model: _Subject(model, model, f"models/{model}") for model in self.study.models}
+        for model in self.study.models:
+            self.download("model", model, self.catalogue.models[model].model_dump(exclude={"config"}))
+        runs = list(dict.fromkeys(self.run(candidate) for candidate in candidates(self.study)))
+        subjects |= {key: _Subject(key, self.rows.tables["runs"][key].model, f"pruned/{key}") for key in runs}
+        ppl = [self.perplexity(entry, subject) for entry in self.study.perplexity for subject in subjects.values()]
+        zeroshot = [self.zeroshot(entry, subject) for entry in self.study.zeroshot for subject in subjects.values()]
+        return ReportStudy(
+            title=self.study.title,
+            subjects=list(subjects),
+            runs=runs,
+            ppl=list(dict.fromkeys(ppl)),
+            zeroshot=list(dict.fromkeys(zeroshot)),
+        )
+
+    def add(self, table: str, key: str, model: type[Strict], row: dict[str, Any]) -> str:
+        return self.rows.add(table, key, model.model_validate(row), self.name)
+
+    def download(self, kind: str, name: str, asset: dict[str, Any]) -> None:
+        folder = {"model": "models", "corpus": "corpora", "tasks": "tasks"}[kind]
+        self.add("download", f"{kind}-{name}", DownloadRow, {"kind": kind, "path": f"{folder}/{name}", **asset})
+
+    def corpus(self, name: str) -> None:
+        asset = self.catalogue.corpora[name].model_dump()
+        self.download("corpus", name, asset | {"splits": asset["splits"] if isinstance(asset["splits"], dict) else None})
+
+    def run(self, candidate: Candidate) -> str:
+        """A run, and the calibration that it reads. A run that needs no data has no calibration and no propagation."""
+        options = given_options(candidate, METHODS.get(candidate.method))
+        calibration = None if needs_of(candidate) == "nothing" else candidate.calibration
+        words = [candidate.model, *([calibration] if calibration else [])]
+        words += [method_slug(candidate.method, options), target_slug(candidate)]
+        words += [allocation_slug(candidate.allocation)] if candidate.allocation != "uniform" else []
+        words += [candidate.count] if candidate.count != "reference" else []
+        words += [slug(candidate.update)] if candidate.update != "none" else []
+        words += [candidate.propagation] if calibration else []
+        row = {
+            "model": candidate.model,
+            "source": self.stats(calibration, candidate) if calibration else f"models/{candidate.model}",
+            "calibration": calibration,
+            "method": candidate.method,
+            "options": options,
+            "sparsity": sparsity_of(candidate),
+            "pattern": candidate.pattern,
+            "count": candidate.count,
+            "propagation": candidate.propagation if calibration else "dense",
+            "allocation": candidate.allocation,
+            "update": candidate.update,
+        }
+        return self.add("runs", "--".join(words), RunRow, row)
+
+    def stats(self, name: str, candidate: Candidate) -> str:
+        """`dense` runs read statistics; the others read only tokens, since they observe the model as they prune."""
+        calibration = self.study.calibrations[name]
+        self.corpus(calibration.corpus)
+        bundle = self.bundles[candidate.model, name] if candidate.propagation == "dense" else "tokens"
+        row = {"model": candidate.model, **calibration.model_dump(), "bundle": bundle}
+        return "stats/" + self.add("stats", f"{candidate.model}--{name}--{bundle}", StatsRow, row)
+
+    def perplexity(self, entry: Perplexity, subject: _Subject) -> str:
+        """The key names a split only if it is not the one that is meant for evaluation."""
+        self.corpus(entry.corpus)
+        words = [entry.corpus, *([] if entry.split in ("test", "heldout") else [slug(entry.split)]), str(entry.length)]
+        words += [f"w{entry.windows}"] if entry.windows else []
+        words += ["b"] if entry.protocol == "B" else []
+        row = {"subject": subject.key, "model": subject.model, "source": subject.source, **entry.model_dump()}
+        return self.add("ppl", f"{subject.key}--{'-'.join(words)}", PerplexityRow, row)
+
+    def zeroshot(self, entry: Zeroshot, subject: _Subject) -> str:
+        """The key names the tasks if they are not all that the data has: another study may take other ones."""
+        asset = self.catalogue.tasks[entry.data]
+        self.download("tasks", entry.data, asset.model_dump())
+        tasks = sorted(entry.tasks or asset.tasks)
+        words = [entry.data, *([] if tasks == sorted(asset.tasks) else [slug(task) for task in tasks])]
+        words += [f"l{entry.limit}"] if entry.limit else []
+        row = {"subject": subject.key, "model": subject.model, "source": subject.source}
+        row |= {"data": entry.data, "tasks": tasks, "limit": entry.limit}
+        return self.add("zeroshot", f"{subject.key}--{'-'.join(words)}", ZeroshotRow, row)

@@ -1,0 +1,120 @@
+"""From the grids of a study to single candidates, and from a candidate to the words that name it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from hashlib import sha256
+from itertools import product
+from typing import Any, get_type_hints
+
+from pydantic import create_model
+
+from pipelines.schema import Strict, parse
+from pipelines.study import Study
+from secateur.patterns import parse_pattern
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of a grid. `where` is its place in the YAML; `sparsity` and `calibration` are None where left out."""
+
+    where: str
+    model: str
+    calibration: str | None
+    method: str
+    options: Mapping[str, Any]
+    sparsity: float | None
+    pattern: str
+    count: str
+    propagation: str
+    allocation: str | list[float]
+    update: str
+
+
+def candidates(study: Study) -> Iterator[Candidate]:
+    """Every point of every grid, in the order of the YAML; the rightmost axis changes fastest."""
+    for index, grid in enumerate(study.runs):
+        only = [*study.calibrations] if len(study.calibrations) == 1 else [None]
+        points = product(
+            grid.model or study.models,
+            grid.calibration or only,
+            grid.method,
+            grid.pattern,
+            grid.sparsity or [None],
+            grid.count,
+            grid.allocation,
+            grid.update,
+            grid.propagation,
+        )
+        for model, calibration, method, pattern, sparsity, count, allocation, update, propagation in points:
+            yield Candidate(
+                where=f"runs[{index}]",
+                model=model,
+                calibration=calibration,
+                method=method.name,
+                options=method.options,
+                sparsity=sparsity,
+                pattern=pattern,
+                count=count,
+                propagation=propagation,
+                allocation=allocation,
+                update=update,
+            )
+
+
+def sparsity_of(candidate: Candidate) -> float | None:
+    """n/m for a pattern n:m, else what the study says."""
+    group = parse_pattern(candidate.pattern)
+    return group[0] / group[1] if group else candidate.sparsity
+
+
+def parsed_options(candidate: Candidate, method: type, where: str) -> dict[str, Any]:
+    """The options that were given, checked against the fields of the method's dataclass (`UserError` for bad ones)."""
+    types = get_type_hints(method)
+    known: dict[str, Any] = {field.name: (types[field.name], ...) for field in fields(method)}
+    for field in fields(method):
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        if optional and field.name not in candidate.options:
+            known[field.name] = (types[field.name] | None, None)
+    options = parse(create_model(method.__name__, __base__=Strict, **known), dict(candidate.options), where)
+    return {name: getattr(options, name) for name in sorted(candidate.options)}
+
+
+def given_options(candidate: Candidate, method: type) -> dict[str, Any]:
+    """The options that differ from their defaults: equal runs have equal rows however they are written."""
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(method)}
+    options = parsed_options(candidate, method, candidate.where)
+    return {name: value for name, value in options.items() if value != defaults[name]}
+
+
+def method_slug(name: str, options: Mapping[str, Any]) -> str:
+    """`wanda`, `wanda-use-variant`, `sparsegpt-percdamp-0p1`."""
+    words = [name]
+    for option, value in options.items():
+        words += ["no", option] if value is False else [option] if value is True else [option, number_slug(value)]
+    return "-".join(slug(word) for word in words)
+
+
+def number_slug(value: Any) -> str:
+    """0.1 → `0p1`, -2 → `m2`; other values as they print."""
+    if isinstance(value, int | float):
+        return f"{value:.12g}".replace(".", "p").replace("-", "m").replace("+", "")
+    return str(value)
+
+
+def slug(text: str) -> str:
+    """Lower-case letters and digits with single dashes, as keys of params.yaml must be."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def target_slug(candidate: Candidate) -> str:
+    """`50`, `2of4`."""
+    group = parse_pattern(candidate.pattern)
+    return f"{group[0]}of{group[1]}" if group else number_slug(round(100 * (candidate.sparsity or 0), 9))
+
+
+def allocation_slug(allocation: str | list[float]) -> str:
+    """The name of a rule; for a table the start of a digest of its numbers."""
+    if isinstance(allocation, str):
+        return slug(allocation)
+    return f"table-{sha256(repr([float(value) for value in allocation]).encode()).hexdigest()[:8]}"

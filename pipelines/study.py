@@ -1,0 +1,233 @@
+"""What a study may say, what the catalogue may say, and reading both from YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipelines.schema import (
+    Allocation,
+    Bundle,
+    Compute,
+    Digests,
+    Holdout,
+    Pattern,
+    Positive,
+    Slug,
+    Source,
+    Sparsity,
+    Strict,
+    parse,
+)
+from secateur.artifacts import read_json
+from secateur.errors import UserError, unknown_name
+
+ROOT = Path("pipelines")
+CATALOGUE = ROOT / "assets.yaml"
+TASKS = ("arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "rte", "winogrande")
+
+T = TypeVar("T")
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _tables_as_list(value: Any) -> Any:
+    """A list of numbers is one allocation, not several."""
+    several = isinstance(value, list) and any(isinstance(item, str | list) for item in value)
+    return value if several else [value]
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Axis = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class ModelAsset(Strict):
+    """A model. `config` holds facts of its config.json: widths and context are checked before the download."""
+
+    source: Source
+    sha256: Digests | None = None
+    files: list[str] | None = None
+    reader: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class CorpusAsset(Strict):
+    """A text. `splits` lists the splits that exist, or maps each to its part of the source; `holdout` (k: every k-th
+    document; [first, end]: those) moves part of `train` to `heldout`; `config` is a configuration of a Hub data set."""
+
+    source: Source
+    sha256: Digests | None = None
+    files: list[str] | None = None
+    reader: str | None = None
+    config: str | None = None
+    column: str | None = None
+    holdout: Holdout | None = None
+    splits: list[str] | dict[str, str] | None = None
+
+    def split_names(self) -> list[str]:
+        """Every split that a study may name."""
+        names = list(self.splits or ["train"])
+        return [*names, "heldout"] if self.holdout and "heldout" not in names else names
+
+
+class TasksAsset(Strict):
+    """Zero-shot data for some of the known tasks."""
+
+    source: Source
+    sha256: Digests | None = None
+    tasks: list[str]
+
+
+class Catalogue(Strict):
+    """Assets by kind and name."""
+
+    models: dict[Slug, ModelAsset] = Field(default_factory=dict)
+    corpora: dict[Slug, CorpusAsset] = Field(default_factory=dict)
+    tasks: dict[Slug, TasksAsset] = Field(default_factory=dict)
+
+    def join(self, other: "Catalogue", where: str) -> "Catalogue":
+        """Both together; a name with two different entries is an error."""
+        tables = {}
+        for kind in Catalogue.model_fields:
+            mine, theirs = getattr(self, kind), getattr(other, kind)
+            for name in mine.keys() & theirs.keys():
+                if mine[name] != theirs[name]:
+                    raise UserError(f"{where}: assets.{kind}.{name}: {CATALOGUE} has another {name!r}; choose a different name")
+            tables[kind] = mine | theirs
+        return Catalogue(**tables)
+
+
+class Calibration(Strict):
+    """Which tokens the models are shown. `bundle` is what `dense` runs may read; left out, it follows from the runs."""
+
+    corpus: str
+    split: str = "train"
+    sampler: str = "documents"
+    samples: Positive
+    length: Positive
+    seed: int = 0
+    bundle: Bundle | None = None
+
+
+class MethodChoice(Strict):
+    """A method by name, and its options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class RunGrid(Strict):
+    """Runs: every value may be a list, and the product is taken. Left out: every model, the only calibration."""
+
+    model: Axis[str] | None = None
+    calibration: Axis[str] | None = None
+    method: Axis[Annotated[MethodChoice, BeforeValidator(_named)]]
+    sparsity: Axis[Sparsity] | None = None
+    pattern: Axis[Pattern] = Field(["unstructured"])
+    count: Axis[Literal["reference", "exact"]] = Field(["reference"])
+    propagation: Axis[Literal["site", "block", "dense"]] = Field(["site"])
+    allocation: Annotated[list[Allocation], BeforeValidator(_tables_as_list)] = Field(["uniform"])
+    update: Axis[str] = Field(["none"])
+
+
+class Perplexity(Strict):
+    """A perplexity of every subject."""
+
+    corpus: str
+    split: str
+    joiner: str = "\n\n"
+    protocol: Literal["A", "B"] = "A"
+    length: Annotated[int, Field(ge=2)]
+    windows: Positive | None = None
+
+
+class Zeroshot(Strict):
+    """Zero-shot tasks for every subject; left out, `tasks` are all that the data has."""
+
+    data: str
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    limit: Positive | None = None
+
+
+class Study(Strict):
+    """One YAML file. `assets` defines models, corpora and task data of its own, in the form of the catalogue."""
+
+    title: str
+    compute: Compute = Compute()
+    assets: Catalogue = Catalogue()
+    models: Annotated[list[str], Field(min_length=1)]
+    calibrations: dict[Slug, Calibration] = Field(default_factory=dict)
+    runs: list[RunGrid] = Field(default_factory=list)
+    perplexity: list[Perplexity] = Field(default_factory=list)
+    zeroshot: list[Zeroshot] = Field(default_factory=list)
+
+
+def read_yaml(path: Path) -> Any:
+    """YAML 1.2 (an unquoted 2:4 is text, not minutes and seconds); a key given twice is an error."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}:{line} {error.problem}") from None
+
+
+def read_catalogue() -> Catalogue:
+    """The catalogue of the project."""
+    return parse(Catalogue, read_yaml(CATALOGUE), str(CATALOGUE))
+
+
+def study_files() -> dict[str, Path]:
+    """Every study below pipelines/ by the stem of its file."""
+    files: dict[str, Path] = {}
+    for path in sorted(ROOT.rglob("*.yaml")):
+        if path == CATALOGUE:
+            continue
+        if path.stem in files:
+            raise UserError(f"{path} and {files[path.stem]} have the same name: rename one")
+        files[path.stem] = path
+    return files
+
+
+def read_study(name: str) -> tuple[str, Study]:
+    """The study called `name`, or in the file `name`; with the name that params.yaml and the report use for it."""
+    files = study_files()
+    path = files.get(name) or Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise unknown_name("study", name, files)
+    return parse_name(path), parse(Study, read_yaml(path), path.as_posix())
+
+
+def parse_name(path: Path) -> str:
+    """The stem of a study's file, which becomes a key of params.yaml."""
+    return parse(_StudyName, {"name": path.stem}, f"the file name {path.name}").name
+
+
+class _StudyName(Strict):
+    name: Slug
+
+
+def known_configs(catalogue: Catalogue) -> Mapping[str, Mapping[str, Any]]:
+    """config.json of every model if known: downloaded, else in a `file:` source, else the facts of the catalogue."""
+    configs = {}
+    for name, asset in catalogue.models.items():
+        local = Path(asset.source.removeprefix("file:")).expanduser() if asset.source.startswith("file:") else None
+        places = [Path("artifacts/models") / name, *([local] if local else [])]
+        found = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
+        if found or asset.config:
+            configs[name] = read_json(found) if found else asset.config
+    return configs

@@ -1,0 +1,119 @@
+"""Files and folders that are either whole or absent, and the checksums that name them.
+
+Everything is written under a temporary name beside its target and renamed when it is complete, so a process killed at
+any moment leaves nothing that could be mistaken for a result. A finished folder carries a `SHA256SUMS` file in the format
+of coreutils (`sha256sum -c SHA256SUMS` checks it); the digest of that file is the folder's identity in provenance records.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUMS = "SHA256SUMS"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def temporary(path: Path) -> Path:
+    """The name under which `path` is written until it is complete (one writer at a time, by design)."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary(path).write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary(path), path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys sorted, so that equal values are equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is a `UserError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, Any] | None = None) -> None:
+    """Write a safetensors file atomically.
+
+    `header` goes into the single metadata key `secateur` as sorted JSON: with two or more keys the writer orders them at
+    random and the bytes would differ from run to run.
+    """
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"secateur": json.dumps(header, sort_keys=True)} if header is not None else None
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary(path), metadata=metadata)
+    os.replace(temporary(path), path)
+
+
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """Read a safetensors file written by `write_tensors`: its tensors and its header."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    with safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {}).get("secateur", "{}"))
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}, header
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes `path`, with its SHA256SUMS, only if the body ends without an error."""
+    partial = temporary(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    seal_folder(partial, path)
+
+
+def seal_folder(partial: Path, path: Path) -> None:
+    """Write SHA256SUMS into `partial` and put it in the place of `path`."""
+    files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name != SUMS)
+    lines = [f"{sha256(file)}  {file.relative_to(partial).as_posix()}\n" for file in files]
+    write_text(partial / SUMS, "".join(lines))
+    if path.exists():
+        shutil.rmtree(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(partial, path)
+
+
+def identity(folder: Path) -> str:
+    """The digest that names a finished artifact folder: the SHA-256 of its SHA256SUMS file."""
+    if not (folder / SUMS).is_file():
+        raise UserError(f"{folder} is not a finished artifact (no {SUMS}); run the stage that makes it")
+    return sha256(folder / SUMS)
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Names of the files in `folder` that are missing or differ from its SHA256SUMS (empty: all is well)."""
+    identity(folder)
+    wrong = []
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, name = line.split("  ", 1)
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            wrong.append(name)
+    return wrong

@@ -1,0 +1,118 @@
+"""The samplers of the published codes, draw for draw: Python's `random`, seeded just before the loop.
+
+Each pure `draw_*` works on token counts alone, so it can be tested without text; each `sample_*` turns texts into tokens
+[samples, length] with it. A window never starts at the last possible place (the published off-by-one is part of the draw).
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from secateur.calibration import SAMPLERS
+from secateur.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Encode = Callable[[str], list[int]]
+
+
+class Draw(NamedTuple):
+    """One window: which document, where it starts, and how many documents were drawn until one was long enough."""
+
+    document: int
+    start: int
+    tries: int
+
+
+def draw_documents(token_count: Callable[[int], int], documents: int, length: int, samples: int, seed: int) -> list[Draw]:
+    """Wanda's and SparseGPT's C4 sampler: uniform documents until one is STRICTLY longer than `length` tokens, then a uniform
+    start in [0, count - length - 1]. Documents may repeat. 10 · `documents` rejections in a row raise a `UserError`."""
+    generator = random.Random(seed)
+    draws = []
+    for _ in range(samples):
+        for tries in range(1, 10 * documents + 1):
+            document = generator.randint(0, documents - 1)
+            if (count := token_count(document)) > length:
+                draws.append(Draw(document, generator.randint(0, count - length - 1), tries))
+                break
+        else:
+            raise _too_short(documents, length)
+    return draws
+
+
+def draw_distinct(token_count: Callable[[int], int], documents: int, length: int, samples: int, seed: int) -> list[Draw]:
+    """LLM-Pruner's BookCorpus sampler: a document of at least `length` tokens that was not used before, any start."""
+    generator = random.Random(seed)
+    draws: list[Draw] = []
+    used: set[int] = set()
+    for _ in range(samples):
+        for tries in range(1, 10 * documents + 1):
+            document = generator.randint(0, documents - 1)
+            if document not in used and (count := token_count(document)) >= length:
+                draws.append(Draw(document, generator.randint(0, count - length), tries))
+                used.add(document)
+                break
+        else:
+            raise _too_short(documents, length)
+    return draws
+
+
+def draw_stream(tokens: int, length: int, samples: int, seed: int) -> list[int]:
+    """The WikiText-2 and PTB sampler: starts of windows in one long text of `tokens` tokens, in [0, tokens - length - 1]."""
+    if tokens <= length:
+        raise UserError(f"the corpus has {tokens} tokens: a window of {length} needs at least {length + 1}")
+    generator = random.Random(seed)
+    return [generator.randint(0, tokens - length - 1) for _ in range(samples)]
+
+
+def _too_short(documents: int, length: int) -> UserError:
+    return UserError(
+        f"{10 * documents} draws in a row found no unused document longer than {length} tokens among {documents}: "
+        "use shorter windows, fewer samples or the sampler 'stream'"
+    )
+
+
+def _sample(draw: Callable[..., list[Draw]], texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int) -> Tensor:
+    ids = cache(lambda document: encode(texts[document]))
+    draws = draw(lambda document: len(ids(document)), len(texts), length, samples, seed)
+    windows = [ids(draw.document)[draw.start : draw.start + length] for draw in draws]
+    return torch.tensor(windows, dtype=torch.int32)
+
+
+def sample_documents(texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int) -> Tensor:
+    """Windows of single documents (C4 and any corpus of documents)."""
+    return _sample(draw_documents, texts, encode, length, samples, seed)
+
+
+def sample_distinct_documents(texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int) -> Tensor:
+    """Windows of single documents, each used at most once (BookCorpus)."""
+    return _sample(draw_distinct, texts, encode, length, samples, seed)
+
+
+def sample_stream(texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int) -> Tensor:
+    """Windows of all texts joined by one space and tokenised once (WikiText-2, PTB)."""
+    ids = encode(" ".join(texts))
+    windows = [ids[start : start + length] for start in draw_stream(len(ids), length, samples, seed)]
+    return torch.tensor(windows, dtype=torch.int32)
+
+
+def sample(
+    texts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    samples: int = 128,
+    length: int = 2048,
+    seed: int = 0,
+    sampler: str = "documents",
+) -> Tensor:
+    """Calibration tokens, int32 [samples, length], drawn from `texts` as the published codes draw them."""
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, verbose=False).input_ids
+
+    return SAMPLERS.get(sampler)(texts, encode, length, samples, seed)

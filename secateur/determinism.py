@@ -1,0 +1,51 @@
+"""Everything that must be fixed for the same inputs to give the same bytes."""
+
+import os
+import platform
+import random
+
+import torch
+
+from secateur.errors import UserError
+
+
+def prepare(threads: int, seed: int = 0) -> None:
+    """Fix the number of threads and all seeds, and forbid TF32 and non-deterministic kernels.
+
+    One and two threads add in different orders, so the thread count is part of a result's conditions, not a detail.
+    """
+    if threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts; needed for repeatable sums
+    torch.set_num_threads(threads)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is one, the CPU elsewhere; any torch device name is taken as it is."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r}: torch sees no CUDA device here; use auto or cpu")
+    return chosen
+
+
+def fingerprint() -> dict[str, str]:
+    """The conditions under which results are equal bit for bit: never written into artifacts, compared by checks."""
+    return {
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }

@@ -1,0 +1,147 @@
+"""The one loop of pruning: walk the blocks, observe, allocate, solve, propagate, save."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import trange
+
+from secateur.artifacts import read_json
+from secateur.errors import UserError
+from secateur.masks import PrunedLinear, PrunedStore
+from secateur.methods.base import Target
+from secateur.models.adapters import Site
+from secateur.models.linears import linear_at, weight_of
+from secateur.recipe import Recipe
+from secateur.statistics import SiteAccumulator, SiteStatistics, StatisticsStore, bundle_covers
+from secateur.walk import Walk, on_arrival
+
+Results = dict[str, PrunedLinear]
+
+
+@torch.no_grad()
+def prune(
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    work: Path,
+    settings: Mapping[str, Any],
+    tokens: Tensor | None = None,
+    statistics: Path | None = None,
+    device: str = "auto",
+    memory: int = 2 << 30,
+    progress: bool = True,
+) -> None:
+    """Prune every block of the checkpoint folder `model` → folder `out` with masks and, where they changed, values.
+
+    `tokens` [sequences, length] feed the propagations `block` and `site`; `statistics` is the calibration folder of `dense`
+    (neither for a method that needs no data). `memory`, in bytes, decides whether `site` runs the batch at once or
+    recomputes the block up to each site: the result is the same. `work` is where finished blocks wait for a restart.
+    """
+    solve = Solver(recipe)
+    data_free = not bundle_covers(recipe.needs, "tokens")
+    walk = Walk(model, tokens, device, {"settings": settings, "recipe": recipe.settings()}, work)
+    targets, store = recipe.targets(len(walk.model)), PrunedStore(work)
+    goal = recipe.pattern if recipe.pattern != "unstructured" else f"{recipe.sparsity:.0%}"
+
+    if data_free or recipe.propagation == "dense":
+        known, hidden, first = (None if data_free else _statistics(statistics, recipe.needs)), None, store.blocks
+    else:
+        known, hidden = None, walk.begin(recipe.needs, whole=recipe.propagation == "site", budget=memory)
+        first = hidden.position
+    for index in trange(
+        first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress
+    ):
+        with walk.model.block(index) as block:
+            if hidden is None:
+                sites = known.read(index, walk.model.device) if known else {}
+                results = solve.block(block, walk.sites, sites, targets[index])
+            elif recipe.propagation == "block":
+                results = solve.block(block, walk.sites, walk.observe(block, keep=False), targets[index])
+                hidden.run(block, keep=True)
+            else:
+                results = _site_by_site(walk, block, solve, targets[index])
+            store.write(index, results)
+        if hidden is not None:
+            hidden.advance(walk.checkpoint)
+    walk.finish(out, settings)
+
+
+def _statistics(folder: Path | None, needs: str) -> StatisticsStore:
+    if folder is None:
+        raise UserError("propagation 'dense' needs the statistics folder of a calibration")
+    has = read_json(folder / "settings.json").get("bundle", "nothing")
+    if not bundle_covers(has, needs):
+        raise UserError(f"{folder} holds the bundle {has!r}; this run needs {needs!r}: calibrate with bundle {needs!r}")
+    return StatisticsStore(folder)
+
+
+class Solver:
+    """A recipe's method and update on one site, written into the block, so that what runs next sees pruned weights."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.method, self.update = recipe.build_method(), recipe.build_update()
+
+    def site(self, block: nn.Module, site: Site, statistics: SiteStatistics, target: Target) -> Results:
+        """Prune the linears of one site."""
+        weights = [weight_of(linear_at(block, path)) for path in site.linears]
+        try:
+            solved = self.method.prune(weights, statistics, [target] * len(weights))
+            solved = self.update.update(weights, statistics, solved)
+        except UserError as error:
+            raise UserError(f"{site.name} ({', '.join(site.linears)}): {error}") from None
+        results = {}
+        for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
+            values = None if pruned.weight is None else pruned.weight[~pruned.mask].to(weight.dtype)
+            results[path] = PrunedLinear(pruned.mask, values)
+            results[path].apply(weight)
+        return results
+
+    def block(
+        self, block: nn.Module, sites: tuple[Site, ...], statistics: Mapping[str, SiteStatistics], target: Target
+    ) -> Results:
+        """Prune all sites of a block with statistics that are known already (none: the method needs no data)."""
+        results: Results = {}
+        for site in sites:
+            results |= self.site(block, site, statistics.get(site.name, SiteStatistics(0, 0)), target)
+        return results
+
+
+class _Stop(Exception):
+    """Ends a forward pass at a site on purpose."""
+
+
+def _site_by_site(walk: Walk, block: nn.Module, solve: Solver, target: Target) -> Results:
+    """Prune each site when the whole batch has arrived at it. If the batch runs in one piece, that is one forward pass;
+    otherwise the block is recomputed up to each site, piece by piece."""
+    results: Results = {}
+    in_one_piece = walk.hidden.batch >= len(walk.hidden.states)
+
+    def arrive(site: Site, accumulator: SiteAccumulator) -> Callable[[Tensor], None]:
+        def action(inputs: Tensor) -> None:
+            accumulator.update(inputs)
+            if not in_one_piece:
+                raise _Stop
+            results.update(solve.site(block, site, accumulator.finish(), target))
+
+        return action
+
+    sums = [(site, walk.accumulator(block, site)) for site in walk.sites]
+    if in_one_piece:
+        with on_arrival(block, [(site, arrive(site, accumulator)) for site, accumulator in sums]):
+            walk.hidden.run(block, keep=True)
+        return results
+    for site, accumulator in sums:
+        with on_arrival(block, [(site, arrive(site, accumulator))]):
+            for part, arguments in walk.hidden.batches():
+                try:
+                    block(part, *arguments.positional, **arguments.named)
+                except _Stop:
+                    continue
+                raise UserError(f"the block's forward pass does not reach {site.name}")
+        results.update(solve.site(block, site, accumulator.finish(), target))
+    walk.hidden.run(block, keep=True)
+    return results

@@ -1,0 +1,79 @@
+"""What a method is: something that turns the weights and statistics of one site into masks (and new weights)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.patterns import check_sparsity, layer_threshold, n_of_m, parse_pattern, row_k
+from secateur.statistics import SiteStatistics
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much of one linear goes, and in which pattern.
+
+    `count`: "reference" keeps the published codes' off-by-one of the threshold rules, "exact" prunes exactly k.
+    """
+
+    sparsity: float
+    pattern: str = "unstructured"
+    count: str = "reference"
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+        parse_pattern(self.pattern)
+        if self.count not in ("reference", "exact"):
+            raise UserError(f"count {self.count!r}: must be 'reference' or 'exact'")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The answer for one linear: `mask` [out, in], True = pruned; `weight` [out, in] fp32, only if survivors changed."""
+
+    mask: Tensor
+    weight: Tensor | None = None
+
+
+class Method(ABC):
+    """Base of all methods. Subclasses are frozen dataclasses; their fields are the method's options."""
+
+    needs: ClassVar[str]
+    updates_weights: ClassVar[bool] = False
+
+    @abstractmethod
+    def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
+        """Prune all linears of one site: `weights` [out, in] each, sharing the input that `statistics` describes."""
+
+
+class ScoreMethod(Method):
+    """A method that is a score and a selection rule: low scores go, survivors keep their values."""
+
+    rule: ClassVar[str] = "row"
+
+    @abstractmethod
+    def score(self, weight: Tensor, statistics: SiteStatistics) -> Tensor:
+        """Importance [out, in] of every weight, in fp32."""
+
+    def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
+        """Score every linear and select by n:m, or by the method's own rule ("row" or "layer")."""
+        return [
+            Pruned(self.select(self.score(weight.float(), statistics), target))
+            for weight, target in zip(weights, targets, strict=True)
+        ]
+
+    def select(self, scores: Tensor, target: Target) -> Tensor:
+        """The mask that `target` asks for."""
+        if not torch.isfinite(scores).all():
+            raise UserError("scores are not finite: the weights or the calibration statistics hold inf or nan")
+        if target.sparsity == 0:
+            return torch.zeros_like(scores, dtype=torch.bool)
+        if group := parse_pattern(target.pattern):
+            return n_of_m(scores, *group)
+        if self.rule == "row":
+            return row_k(scores, target.sparsity)
+        return layer_threshold(scores, target.sparsity, target.count)

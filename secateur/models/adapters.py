@@ -1,0 +1,131 @@
+"""What secateur must know about a model family, as data: where its blocks are and which linears share an input.
+
+A *site* is one input that several linears read (q, k and v; gate and up). Statistics are kept per site. Sites are listed
+in the order in which a forward pass reaches them, because `propagation: site` prunes them in that order.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.errors import unknown_name
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named input of a block, and the linears (dotted paths in the block) that read it."""
+
+    name: str
+    linears: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One family. `config` arguments are parsed `config.json` files, so nothing here needs torch."""
+
+    family: str
+    blocks_path: str
+    sites: tuple[Site, ...]
+    sizes: Callable[[Config], "Sizes"]
+
+    def blocks(self, config: Config) -> int:
+        """Number of transformer blocks."""
+        return self.sizes(config).blocks
+
+    def context(self, config: Config) -> int:
+        """The longest sequence, in tokens, that the model accepts."""
+        return self.sizes(config).context
+
+    def widths(self, config: Config) -> dict[str, tuple[int, int]]:
+        """(out_features, in_features) of every prunable linear of one block, by dotted path, in site order."""
+        return dict(self.sizes(config).linears)
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Dotted paths of all prunable linears of one block, in site order."""
+        return tuple(linear for site in self.sites for linear in site.linears)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of one concrete model that validation and estimates need."""
+
+    blocks: int
+    context: int
+    vocabulary: int
+    hidden: int
+    linears: tuple[tuple[str, tuple[int, int]], ...]
+
+
+LLAMA_SITES = (
+    Site("attention_input", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    Site("attention_output", ("self_attn.o_proj",)),
+    Site("mlp_input", ("mlp.gate_proj", "mlp.up_proj")),
+    Site("mlp_output", ("mlp.down_proj",)),
+)
+OPT_SITES = (
+    Site("attention_input", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    Site("attention_output", ("self_attn.out_proj",)),
+    Site("mlp_input", ("fc1",)),
+    Site("mlp_output", ("fc2",)),
+)
+GPT2_SITES = (
+    Site("attention_input", ("attn.c_attn",)),
+    Site("attention_output", ("attn.c_proj",)),
+    Site("mlp_input", ("mlp.c_fc",)),
+    Site("mlp_output", ("mlp.c_proj",)),
+)
+
+
+def _llama_sizes(config: Config) -> Sizes:
+    hidden, heads, mlp = config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden // heads
+    queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
+    shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (mlp, hidden), (mlp, hidden), (hidden, mlp))
+    names = [linear for site in LLAMA_SITES for linear in site.linears]
+    return Sizes(
+        config["num_hidden_layers"],
+        config["max_position_embeddings"],
+        config["vocab_size"],
+        hidden,
+        tuple(zip(names, shapes, strict=True)),
+    )
+
+
+def _opt_sizes(config: Config) -> Sizes:
+    hidden, mlp = config["hidden_size"], config["ffn_dim"]
+    shapes = (*[(hidden, hidden)] * 4, (mlp, hidden), (hidden, mlp))
+    names = [linear for site in OPT_SITES for linear in site.linears]
+    return Sizes(
+        config["num_hidden_layers"],
+        config["max_position_embeddings"],
+        config["vocab_size"],
+        hidden,
+        tuple(zip(names, shapes, strict=True)),
+    )
+
+
+def _gpt2_sizes(config: Config) -> Sizes:
+    hidden = config["n_embd"]
+    mlp = config.get("n_inner") or 4 * hidden
+    shapes = ((3 * hidden, hidden), (hidden, hidden), (mlp, hidden), (hidden, mlp))
+    names = [linear for site in GPT2_SITES for linear in site.linears]
+    return Sizes(config["n_layer"], config["n_positions"], config["vocab_size"], hidden, tuple(zip(names, shapes, strict=True)))
+
+
+_ADAPTERS = {
+    **{family: Adapter(family, "model.layers", LLAMA_SITES, _llama_sizes) for family in ("llama", "mistral", "qwen2", "qwen3")},
+    "opt": Adapter("opt", "model.decoder.layers", OPT_SITES, _opt_sizes),
+    "gpt2": Adapter("gpt2", "transformer.h", GPT2_SITES, _gpt2_sizes),
+}
+FAMILIES = tuple(sorted(_ADAPTERS))
+
+
+def adapter_for(config: Config) -> Adapter:
+    """The adapter of a parsed `config.json`; an unsupported `model_type` is a `UserError`."""
+    family = str(config.get("model_type"))
+    if family not in _ADAPTERS:
+        raise unknown_name("model family", family, _ADAPTERS)
+    return _ADAPTERS[family]

@@ -1,0 +1,17 @@
+"""The one place that knows how linears store their weights: everywhere else they are [out, in]."""
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+def linear_at(block: nn.Module, path: str) -> nn.Linear | Conv1D:
+    """The linear at a dotted path of a block."""
+    module = block.get_submodule(path)
+    if not isinstance(module, nn.Linear | Conv1D):
+        raise TypeError(f"{path} is a {type(module).__name__}, not a linear layer")
+    return module
+
+
+def weight_of(linear: nn.Linear | Conv1D) -> Tensor:
+    """An [out, in] VIEW of the weight: writing to it writes to the layer. GPT-2's Conv1D stores [in, out]."""
+    return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data

@@ -1,0 +1,218 @@
+"""A causal language model read block by block from safetensors, never whole in memory.
+
+The model's own code computes everything: the skeleton is built on the meta device, the blocks are stood in for by recorders
+while the embedding runs (they note the arguments that each block would receive), and by a source of hidden states while the
+head runs. Replaying block by block is therefore the model's own forward pass, bit for bit, for every family.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from secateur.artifacts import read_json
+from secateur.errors import UserError
+from secateur.models.adapters import adapter_for
+
+
+
+class Arguments(NamedTuple):
+    """What a block receives besides its hidden states."""
+
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+
+class WeightFiles:
+    """The tensors of a checkpoint folder by name, each read only when asked for."""
+
+    def __init__(self, folder: Path, base_prefix: str) -> None:
+        index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+        if index.is_file():
+            self.files = {name: folder / file for name, file in read_json(index)["weight_map"].items()}
+        elif single.is_file():
+            with safe_open(single, framework="pt") as file:
+                self.files = dict.fromkeys(file.keys(), single)
+        else:
+            raise UserError(f"{folder} holds no model.safetensors or model.safetensors.index.json; only safetensors is read")
+        self.base_prefix = f"{base_prefix}."
+
+    def stored_name(self, name: str) -> str | None:
+        """The name under which a parameter is stored: some checkpoints leave out the base model's prefix."""
+        candidates = (name, name.removeprefix(self.base_prefix))
+        return next((candidate for candidate in candidates if candidate in self.files), None)
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Read tensors by parameter name; names that are not stored are left out (tied weights)."""
+        by_file: dict[Path, list[tuple[str, str]]] = {}
+        for name in names:
+            if (stored := self.stored_name(name)) is not None:
+                by_file.setdefault(self.files[stored], []).append((name, stored))
+        tensors = {}
+        for path, wanted in sorted(by_file.items()):
+            with safe_open(path, framework="pt") as file:
+                for name, stored in wanted:
+                    # A copy, so that no tensor keeps the whole file mapped into memory.
+                    tensors[name] = file.get_tensor(stored).clone()
+        return tensors
+
+
+class _Reached(Exception):
+    """Ends a forward pass on purpose."""
+
+
+class _StandIn(nn.Module):
+    """Takes the place of a block; looks like it to model code that reads its attributes (an attention type, for example)."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self._block = (block,)  # a tuple keeps the block out of the module tree
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._block[0], name)
+
+
+class _Recorder(_StandIn):
+    """Notes what its block would receive and hands the hidden states on; the last one ends the pass."""
+
+    def __init__(self, block: nn.Module, last: bool) -> None:
+        super().__init__(block)
+        self.last = last
+        self.hidden: Tensor | None = None
+        self.arguments = Arguments((), {})
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.hidden, self.arguments = hidden, Arguments(args, kwargs)
+        if self.last:
+            raise _Reached
+        return hidden
+
+
+class _Source(_StandIn):
+    """Returns given hidden states."""
+
+    def __init__(self, block: nn.Module, hidden: Tensor) -> None:
+        super().__init__(block)
+        self.hidden = hidden
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.hidden
+
+
+class StreamedModel:
+    """One checkpoint folder, opened for block-by-block work on `device`, in fp32 unless `dtype` says otherwise."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self.config_json = read_json(folder / "config.json")
+        self.adapter = adapter_for(self.config_json)
+        self.device, self.dtype, self.folder = device, dtype, folder
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        self.model.config.use_cache = False
+        self.weights = WeightFiles(folder, self.model.base_model_prefix)
+        self.blocks: nn.ModuleList = self.model.get_submodule(self.adapter.blocks_path)  # pyright: ignore
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model accepts, in tokens."""
+        return self.adapter.context(self.config_json)
+
+    @contextmanager
+    def _outside(self, with_head: bool) -> Iterator[None]:
+        """Everything outside the blocks in memory: embeddings, norms, computed buffers such as rotary tables, and the output
+        head only where it is asked for (it is as large as the embedding). All of it is dropped again at the end."""
+        inside = f"{self.adapter.blocks_path}."
+        head = self.model.get_output_embeddings()
+        unwanted = set() if with_head else {f"{name}.weight" for name, module in self.model.named_modules() if module is head}
+        names = {name for name, _ in self.model.named_parameters() if not name.startswith(inside)} - unwanted
+        tensors = self.weights.read(sorted(names))
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or {})
+        if missing := names - set(tensors) - tied:
+            raise UserError(f"{self.folder} lacks the tensors {', '.join(sorted(missing))}")
+        placed = {name: tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
+        self.model.load_state_dict(placed, strict=False, assign=True)
+        if with_head:
+            self.model.tie_weights()
+        for name, module in self.model.named_modules():
+            if not name.startswith(inside):
+                self._compute_buffers(module)
+        try:
+            yield
+        finally:
+            self.model.to("meta")
+
+    def _compute_buffers(self, module: nn.Module) -> None:
+        """Buffers that no checkpoint stores are computed by the model's own initialisation."""
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            module.to_empty(device=self.device, recurse=False)
+            self.model._init_weights(module)
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[nn.Module]:
+        """Block `index` with its weights in memory; they are dropped again at the end."""
+        block = self.blocks[index]
+        prefix = f"{self.adapter.blocks_path}.{index}."
+        names = [prefix + name for name, _ in block.named_parameters()]
+        tensors = self.weights.read(names)
+        if missing := set(names) - set(tensors):
+            raise UserError(f"{self.folder} lacks the tensors {', '.join(sorted(missing))}")
+        placed = {name.removeprefix(prefix): tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
+        block.load_state_dict(placed, strict=False, assign=True)
+        for module in block.modules():
+            self._compute_buffers(module)
+        try:
+            yield block.requires_grad_(False)
+        finally:
+            block.to("meta")
+
+    @contextmanager
+    def _stand_in(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
+        parent_path, _, attribute = self.adapter.blocks_path.rpartition(".")
+        parent = self.model.get_submodule(parent_path)
+        setattr(parent, attribute, nn.ModuleList(blocks))
+        try:
+            yield
+        finally:
+            setattr(parent, attribute, self.blocks)
+
+    @torch.no_grad()
+    def embed(self, tokens: Tensor, batch: int) -> tuple[Tensor, dict[int, list[Arguments]]]:
+        """Tokens [sequences, length] → hidden states before block 0 [sequences, length, hidden], and the other arguments of
+        every block, by the number of sequences in a forward pass (`batch`, and what is left over for the last pass)."""
+        arguments: dict[int, list[Arguments]] = {}
+        parts = []
+        with self._outside(with_head=False):
+            for part in tokens.split(batch):
+                recorders = [_Recorder(block, last=block is self.blocks[-1]) for block in self.blocks]
+                with self._stand_in(recorders), suppress(_Reached):
+                    self.model(input_ids=part.to(self.device, torch.long), use_cache=False)
+                hidden = recorders[0].hidden
+                assert hidden is not None, "the model's forward pass did not reach its first block"
+                parts.append(hidden)
+                arguments[len(part)] = [recorder.arguments for recorder in recorders]
+        return torch.cat(parts), arguments
+
+    @torch.no_grad()
+    def head(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Hidden states after the last block [batch, length, hidden] → logits [batch, length, vocabulary]."""
+        with self._outside(with_head=True), self._stand_in([_Source(block, hidden) for block in self.blocks]):
+            return self.model(input_ids=tokens.to(self.device, torch.long), use_cache=False).logits
+
+
+def run_block(block: nn.Module, hidden: Tensor, arguments: Arguments) -> Tensor:
+    """One block's output; older model code returns a tuple."""
+    output = block(hidden, *arguments.positional, **arguments.named)
+    return output[0] if isinstance(output, tuple) else output

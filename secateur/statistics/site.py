@@ -1,0 +1,93 @@
+"""Input statistics of one site, as running sums: init / update / finish."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from secateur.errors import UserError
+from secateur.statistics.bundles import bundle_covers
+
+
+PIECE = 4096
+
+
+def sequences_per_piece(length: int) -> int:
+    """Sums are taken over pieces of about `PIECE` tokens: small enough for a processor's cache, and always the same pieces,
+    so that the result does not depend on how many sequences a forward pass had room for."""
+    return max(1, PIECE // length)
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What is known of the inputs X_k [tokens, width], k = 1..N, of one site. All tensors are fp32.
+
+    `input_sum` [width] is Σ_k Σ_t x, `input_square_sum` [width] is Σ_k Σ_t x², `gram` [width, width] is Σ_k X_kᵀX_k.
+    Means are taken over sequences, not tokens, as the published codes do.
+    """
+
+    sequences: int
+    tokens: int
+    input_sum: Tensor | None = None
+    input_square_sum: Tensor | None = None
+    gram: Tensor | None = None
+
+    @cached_property
+    def input_energy(self) -> Tensor:
+        """a_j = (1/N) Σ_k Σ_t x²: Wanda's `scaler_row` [width]."""
+        if self.input_square_sum is None:
+            raise UserError("this method needs the bundle 'moments', and the statistics do not hold it")
+        return self.input_square_sum / self.sequences
+
+    @cached_property
+    def hessian(self) -> Tensor:
+        """H = (2/N) Σ_k X_kᵀX_k [width, width]: SparseGPT's layer Hessian."""
+        if self.gram is None:
+            raise UserError("this method needs the bundle 'gram', and the statistics do not hold it")
+        return self.gram * (2.0 / self.sequences)
+
+
+class SiteAccumulator:
+    """Running sums over calibration batches for one site.
+
+    The Gram matrix is symmetric, so only blocks on and above its diagonal are computed: column panels of at most
+    `PANEL` features leave (1 + PANEL / width) / 2 of the multiplications of the full product.
+    """
+
+    PANEL = 192
+
+    def __init__(self, width: int, bundle: str, device: torch.device) -> None:
+        self.sequences = 0
+        self.tokens = 0
+        self.sum = self.square_sum = self.gram = None
+        if bundle_covers(bundle, "moments"):
+            self.sum = torch.zeros(width, device=device)
+            self.square_sum = torch.zeros(width, device=device)
+        if bundle_covers(bundle, "gram"):
+            self.gram = torch.zeros(width, width, device=device)
+
+    def update(self, inputs: Tensor) -> None:
+        """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] counts as one sequence."""
+        batch = inputs[None] if inputs.dim() == 2 else inputs
+        for piece in batch.split(sequences_per_piece(batch.shape[1])):
+            self._add(piece.shape[0], piece.reshape(-1, piece.shape[-1]).float())
+
+    def _add(self, sequences: int, flat: Tensor) -> None:
+        self.sequences += sequences
+        self.tokens += flat.shape[0]
+        if self.sum is not None and self.square_sum is not None:
+            self.sum += flat.sum(dim=0)
+            self.square_sum += torch.linalg.vector_norm(flat, dim=0).square_()
+        if self.gram is not None:
+            for start in range(0, flat.shape[1], self.PANEL):
+                panel = slice(start, start + self.PANEL)
+                self.gram[panel, start:].addmm_(flat[:, panel].T, flat[:, start:])
+
+    def finish(self) -> SiteStatistics:
+        """The statistics of everything seen so far."""
+        if self.sequences == 0:
+            raise UserError("no calibration batch reached this site")
+        if self.gram is not None:
+            self.gram = self.gram.triu() + self.gram.triu(1).T
+        return SiteStatistics(self.sequences, self.tokens, self.sum, self.square_sum, self.gram)

@@ -1,0 +1,109 @@
+"""One walk through the blocks of a model: what calibrating and pruning share, and how both survive being killed."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur import determinism
+from secateur.artifacts import read_json, seal_folder, write_json
+from secateur.errors import UserError
+from secateur.hidden import HiddenStates, whole_batch_fits
+from secateur.models.adapters import Site
+from secateur.models.linears import linear_at, weight_of
+from secateur.models.stream import StreamedModel
+from secateur.statistics.site import SiteAccumulator, SiteStatistics, sequences_per_piece
+
+
+@contextmanager
+def on_arrival(block: nn.Module, actions: Iterable[tuple[Site, Callable[[Tensor], None]]]) -> Iterator[None]:
+    """Call each action with the input of its site, once per forward pass, before any linear of the site runs."""
+    with ExitStack() as hooks:
+        for site, action in actions:
+            first: list[str] = []
+
+            def hook(
+                module: nn.Module,
+                inputs: tuple[Tensor, ...],
+                path: str,
+                first: list[str] = first,
+                action: Callable[[Tensor], None] = action,
+            ) -> None:
+                if not first:
+                    first.append(path)
+                if path == first[0]:
+                    action(inputs[0])
+
+            for path in site.linears:
+                handle = linear_at(block, path).register_forward_pre_hook(partial(hook, path=path))
+                hooks.callback(handle.remove)
+        yield
+
+
+class Walk:
+    """An open model, the calibration batch on its way through it, and a work folder that survives a kill."""
+
+    def __init__(self, model: Path, tokens: Tensor | None, device: str, identity: Mapping[str, Any], work: Path) -> None:
+        self.model = StreamedModel(model, determinism.device(device))
+        self.sites = self.model.adapter.sites
+        self.tokens = tokens
+        self.work = work
+        self.checkpoint = work / "hidden.safetensors"
+        conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": _code_digest()}
+        _continue_or_start(work, conditions)
+
+    def begin(self, bundle: str, whole: bool = False, budget: int = 0) -> HiddenStates:
+        """Embed the tokens, or pick up the interrupted walk. `whole`: all tokens in one pass if `budget` bytes allow it."""
+        if self.tokens is None:
+            raise UserError("this propagation needs calibration tokens")
+        if self.tokens.shape[1] > self.model.context:
+            raise UserError(f"calibration windows of {self.tokens.shape[1]} tokens: the model's context is {self.model.context}")
+        self.bundle = bundle
+        fits = whole and whole_batch_fits(self.model, self.tokens, budget)
+        batch = len(self.tokens) if fits else sequences_per_piece(self.tokens.shape[1])
+        self.hidden = HiddenStates.begin(self.model, self.tokens, batch, self.checkpoint)
+        return self.hidden
+
+    def accumulator(self, block: nn.Module, site: Site) -> SiteAccumulator:
+        """Empty sums for a site of the block."""
+        width = weight_of(linear_at(block, site.linears[0])).shape[1]
+        return SiteAccumulator(width, self.bundle, self.model.device)
+
+    def observe(self, block: nn.Module, keep: bool) -> dict[str, SiteStatistics]:
+        """Statistics of every site from one pass over the batch; `keep` lets the batch move on with its outputs."""
+        sums = [(site, self.accumulator(block, site)) for site in self.sites]
+        with on_arrival(block, [(site, accumulator.update) for site, accumulator in sums]):
+            self.hidden.run(block, keep)
+        return {site.name: accumulator.finish() for site, accumulator in sums}
+
+    def finish(self, out: Path, settings: Mapping[str, Any]) -> None:
+        """Turn the work folder into the artifact `out`."""
+        self.checkpoint.unlink(missing_ok=True)
+        (self.work / CONDITIONS).unlink()
+        write_json(self.work / "settings.json", settings)
+        seal_folder(self.work, out)
+
+
+CONDITIONS = "conditions.json"
+
+
+def _code_digest() -> str:
+    """Digest of this package's source: unfinished work of another version is not continued."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _continue_or_start(work: Path, conditions: dict[str, Any]) -> None:
+    """Keep the work folder if it belongs to exactly this work under exactly these conditions; otherwise start it anew."""
+    marker = work / CONDITIONS
+    if marker.is_file() and read_json(marker) == conditions:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    write_json(marker, conditions)

@@ -1,0 +1,1 @@
+"""One command a stage; `dvc.yaml` chains them."""

@@ -1,0 +1,88 @@
+"""The stages as commands: `python -m stages STAGE KEY`, as dvc.yaml calls them, and a few that look at finished work.
+
+KEY is a row of the stage's table in params.yaml (`python -m pipelines show` lists them all).
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages._io import offline_and_silent, one_line_errors
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+Key = Annotated[str, typer.Argument(help="a row of this stage's table in params.yaml")]
+Run = Annotated[str, typer.Argument(help="a run: a row of the table `runs` in params.yaml")]
+
+
+@app.callback()
+def before_any_stage() -> None:
+    offline_and_silent()
+
+
+@app.command()
+@one_line_errors
+def download(key: Key) -> None:
+    """Fetch a model, a corpus or task data, and turn it into safetensors or parquet."""
+    import_module("stages.download").run(key)
+
+
+@app.command()
+@one_line_errors
+def calibrate_stats(key: Key) -> None:
+    """Draw the calibration tokens and keep statistics of what each layer sees of them."""
+    import_module("stages.calibrate_stats").run(key)
+
+
+@app.command()
+@one_line_errors
+def prune(key: Key) -> None:
+    """Prune a model block by block; continues where an interrupted run stopped."""
+    import_module("stages.prune").run(key)
+
+
+@app.command()
+@one_line_errors
+def eval_ppl(key: Key) -> None:
+    """Measure the perplexity of a dense or pruned model on held-out text."""
+    import_module("stages.eval_ppl").run(key)
+
+
+@app.command()
+@one_line_errors
+def eval_zeroshot(key: Key) -> None:
+    """Measure zero-shot accuracy with lm-eval."""
+    import_module("stages.eval_zeroshot").run(key)
+
+
+@app.command()
+@one_line_errors
+def report() -> None:
+    """Gather all results into results/report.html and results/report.csv."""
+    import_module("stages.report").run()
+
+
+@app.command()
+@one_line_errors
+def readme() -> None:
+    """Write the default study's table and plot into README.md and docs/."""
+    import_module("stages.readme").run()
+
+
+@app.command()
+@one_line_errors
+def export(run: Run, to: Annotated[Path, typer.Option(help="a folder that does not exist yet")]) -> None:
+    """Write a pruned run as a plain checkpoint that stock `from_pretrained` loads."""
+    import_module("stages.export").run(run, to)
+
+
+@app.command()
+@one_line_errors
+def verify(run: Run) -> None:
+    """Recompute checksums, sparsity and pattern of a pruned run from its files."""
+    import_module("stages.verify").run(run)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m stages")

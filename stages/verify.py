@@ -1,0 +1,28 @@
+"""Is a run what it says it is? `python -m stages verify RUN` recomputes everything from the files; exit code 1 if not."""
+
+import typer
+
+from pipelines.schema import RunRow, parse
+from secateur.artifacts import check_folder, read_json
+from stages._io import ARTIFACTS, RESULTS, read_row
+
+
+def run(key: str) -> None:
+    """Check the run's checksums, its pattern, and its recorded sparsity."""
+    row = parse(RunRow, read_row("runs", key), f"params.yaml: runs.{key}")
+    folder = ARTIFACTS / "pruned" / key
+    problems = [f"{name}: does not match its checksum" for name in check_folder(folder)]
+    if not problems:
+        from secateur.sparsity import check_pattern, measure
+
+        problems += [f"{layer}: is not {row.pattern}" for layer in check_pattern(folder, row.pattern)]
+        found, recorded = measure(folder, ARTIFACTS / "models" / row.model), read_json(RESULTS / "sparsity" / f"{key}.json")
+        problems += [
+            f"{name}: {recorded[name]} recorded, {found[name]} found" for name in ("pruned", "total") if found[name] != recorded[name]
+        ]
+        typer.echo(f"{key}: {found['pruned']} of {found['total']} weights are zero: {found['achieved']:.4%} ({row.pattern})")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo("checksums, pattern and sparsity are right")

@@ -1,0 +1,83 @@
+"""Tiny random models of every family, saved as checkpoint folders, and the tokens to calibrate them with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+VOCABULARY = 96
+LLAMA = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+OPT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "ffn_dim": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "word_embed_proj_dim": 32,
+}
+FAMILIES = {
+    "llama": ("llama", LLAMA),
+    "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True}),
+    "mistral-window": ("mistral", LLAMA | {"sliding_window": 8}),
+    "qwen2-mixed": ("qwen2", LLAMA | {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 8}),
+    "qwen3": ("qwen3", LLAMA | {"head_dim": 16}),
+    "opt-pre-norm": ("opt", OPT),
+    "opt-post-norm": ("opt", OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
+    "gpt2": (
+        "gpt2",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2},
+    ),
+}
+
+
+def save_tiny_model(family: str, folder: Path) -> Path:
+    """A random model of the family, weights large enough for its outputs to differ, with a SHA256SUMS like any artifact."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from secateur.artifacts import whole_folder
+
+    model_type, settings = FAMILIES[family]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_model("gpt2")` → a checkpoint folder, made once a session. Do not write into it."""
+    made: dict[str, Path] = {}
+    root = tmp_path_factory.mktemp("models")
+
+    def make(family: str) -> Path:
+        if family not in made:
+            made[family] = save_tiny_model(family, root / family)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokens() -> torch.Tensor:
+    """Six sequences of 24 tokens."""
+    return torch.randint(0, VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    """Every test runs under the thread count of the default study."""
+    torch.set_num_threads(2)
