@@ -86,8 +86,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial = temporary(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
-    seal_folder(partial, path)
+    try:
+        yield partial
+        seal_folder(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def seal_folder(partial: Path, path: Path) -> None:

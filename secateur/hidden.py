@@ -27,7 +27,9 @@ class HiddenStates:
         hidden = HiddenStates(states, arguments, batch)
         if checkpoint.is_file():
             tensors, header = read_tensors(checkpoint)
-            hidden.states, hidden.position = tensors["hidden"].to(states.device), header["position"]
+            # Into the memory that an undisturbed run uses: matrix products may round differently at other alignments.
+            hidden.states.copy_(tensors["hidden"])
+            hidden.position = header["position"]
         return hidden
 
     def batches(self) -> Iterator[tuple[Tensor, Arguments]]:

@@ -20,9 +20,7 @@ def expand(source: Source, patterns: list[str]) -> list[str]:
     for pattern in patterns:
         found = _matching(source, pattern)
         if not found:
-            raise UserError(
-                f"{source.text} has no file {pattern!r} (it has {', '.join(source.names[:5]) or 'none'} ...)"
-            )
+            raise UserError(f"{source.text} has no file {pattern!r} (it has {', '.join(source.names[:5]) or 'none'} ...)")
         names += [name for name in found if name not in names]
     return names
 
@@ -52,9 +50,7 @@ def load_files(source: Source, splits: dict[str, list[str]], cache: Path) -> "Da
     flat = sorted({name for found in names.values() for name in found})
     suffixes = {Path(name.removesuffix(".gz").removesuffix(".zst")).suffix for name in flat}
     if len(suffixes) != 1 or not suffixes <= BUILDERS.keys():
-        raise UserError(
-            f"{source.text}: {', '.join(flat)} must all be {' or all '.join(BUILDERS)} (.gz, .zst of it too)"
-        )
+        raise UserError(f"{source.text}: {', '.join(flat)} must all be {' or all '.join(BUILDERS)} (.gz, .zst of it too)")
     folder = source.fetch(flat)
     paths = {split: [str(folder / name) for name in found] for split, found in names.items()}
     return _load(source, BUILDERS[suffixes.pop()], cache, data_files=paths)

@@ -110,10 +110,8 @@ def _hub(text: str, name: str, kind: str, revision: str, folder: Path) -> Source
     from huggingface_hub import HfApi
 
     with _hub_errors(text):
-        if kind == "models":
-            info = HfApi().model_info(name, revision=revision)
-        else:
-            info = HfApi().dataset_info(name, revision=revision)
+        api = HfApi()
+        info = api.model_info(name, revision=revision) if kind == "models" else api.dataset_info(name, revision=revision)
     names = sorted(file.rfilename for file in info.siblings or [])
     return Source(text, names, partial(_hub_files, text, name, kind, str(info.sha), folder))
 
@@ -134,12 +132,12 @@ def _hub_files(text: str, name: str, kind: str, commit: str, folder: Path, names
 @contextmanager
 def _hub_errors(text: str) -> Iterator[None]:
     """Turn what the Hub's client raises into one line that says what to do."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    # HTTPError is that of the client's HTTP library (httpx, now httpx2); what the Hub itself answers is one too.
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled  # pyright: ignore[reportPrivateImportUsage]
 
     try:
         yield
-    except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = " ".join(str(error).split("\n\n")[0].split())
         raise UserError(
             f"{text} could not be fetched from the Hub ({reason}); offline, set {MIRROR} to a folder laid out as "

@@ -65,9 +65,7 @@ def _from_folders(task: str, source: Source) -> "dict[str, Dataset]":
     marker = f"/hf_datasets/{TASKS[task].folder}/"
     names = [name for name in source.names if marker in f"/{name}"]
     if not names:
-        raise UserError(
-            f"{source.text} has no data for the task {task!r} (no folder hf_datasets/{TASKS[task].folder}/)"
-        )
+        raise UserError(f"{source.text} has no data for the task {task!r} (no folder hf_datasets/{TASKS[task].folder}/)")
     root = source.fetch(names)
     folders = sorted({(root / name).parent for name in names})
     return {folder.name: _stock(datasets.Dataset.load_from_disk(str(folder))) for folder in folders}

@@ -23,12 +23,21 @@ def code_of(stage: Path) -> set[str]:
         if (file := todo.pop()) not in seen:
             seen.add(file)
             todo += _imported(file)
-    return {_unit(file) for file in seen if file.parent / "__init__.py" != file or file.parent.parent != ROOT}
+    top = {ROOT / package / "__init__.py" for package in ("secateur", "stages", "pipelines")}
+    return {unit for file in seen - top if (unit := _unit(file))}
 
 
-def _unit(file: Path) -> str:
-    parts = file.relative_to(ROOT).parts
-    return "/".join(parts[:2])
+# Sub-packages with one file a name: a row depends on its own name's file, so that adding a method re-runs no other row.
+BY_NAME = {"secateur/methods": "${item.method}.py", "secateur/recovery": "${item.update}.py"}
+
+
+def _unit(file: Path) -> str | None:
+    folder = "/".join(file.relative_to(ROOT).parts[:2])
+    if folder not in BY_NAME:
+        return folder
+    if file.name == "__init__.py":  # the list of names: it decides no number
+        return None
+    return f"{folder}/{file.name if file.name == 'base.py' else BY_NAME[folder]}"
 
 
 def _imported(file: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import bz2
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,14 +158,14 @@ def test_repository_that_the_mirror_lacks(mirror: Path, tmp_path: Path) -> None:
         download(model("hf:org/absent"), tmp_path / "out")
 
 
-def test_hub_that_cannot_be_reached_says_what_to_do(tmp_path: Path) -> None:
-    """In a process of its own: the Hub's client reads its offline switch when it is imported."""
-    code = (
-        "import os, sys; os.environ['HF_HUB_OFFLINE'] = '1'\n"
-        "from pathlib import Path; from stages._sources import open_source\n"
-        "open_source('hf:org/name', 'models', Path(sys.argv[1]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE=1", "HF_ENDPOINT=http://127.0.0.1:9"])
+def test_hub_that_cannot_be_reached_says_what_to_do(switch: str, tmp_path: Path) -> None:
+    """In a process of its own: the Hub's client reads both switches when it is imported. Nothing listens on port 9."""
+    code = "import sys; from pathlib import Path; from stages._sources import open_source\n"
+    code += "open_source('hf:org/name', 'models', Path(sys.argv[1]))"
+    name, _, value = switch.partition("=")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True, check=False)
     assert "secateur.errors.UserError: hf:org/name could not be fetched from the Hub" in done.stderr
     assert "set SECATEUR_MIRROR to a folder" in done.stderr
 

@@ -108,9 +108,7 @@ def means(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _evaluate_task(
-    harness: Any, manager: "TaskManager", data_dir: Path, name: str, limit: int | None
-) -> dict[str, Any]:
+def _evaluate_task(harness: Any, manager: "TaskManager", data_dir: Path, name: str, limit: int | None) -> dict[str, Any]:
     """Run one task and keep its figures only: lm-eval's other entries hold dates, paths and the environment."""
     from lm_eval import evaluate as run
 

@@ -1,0 +1,59 @@
+"""Imports point down only, and `--help` is quick."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "secateur": {"dvc", "prefect", "mlflow", "typer", "pydantic", "stages", "pipelines", "flows"},
+    "stages": {"dvc", "prefect", "mlflow", "flows"},
+    "pipelines": {"dvc", "prefect", "mlflow", "flows", "stages"},
+}
+# What only evaluation may need beyond torch, transformers and safetensors (tqdm comes with transformers).
+LIBRARY = {"torch", "transformers", "safetensors", "tqdm", "secateur"}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_point_down(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        assert not imported(file) & FORBIDDEN[package], file
+
+
+def test_the_core_needs_three_packages() -> None:
+    for file in sorted((ROOT / "secateur").rglob("*.py")):
+        if "evaluation" not in file.parts:
+            assert imported(file) <= LIBRARY | set(sys.stdlib_module_names), file
+
+
+@pytest.mark.parametrize("module", ["stages", "pipelines"])
+def test_help_is_quick_and_teaches(module: str) -> None:
+    started = time.monotonic()
+    shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "Commands" in shown.stdout
+    assert time.monotonic() - started < 5, "a command that only shows its help has imported torch"
+    heavy = f"import sys, {module}.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["secateur", "stages", "pipelines"])
+def test_files_stay_small(package: str) -> None:
+    long = {file.name: lines for file in (ROOT / package).rglob("*.py") if (lines := len(file.read_text().splitlines())) > 250}
+    assert not long

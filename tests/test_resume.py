@@ -1,0 +1,98 @@
+"""Killed at any moment and started again, a run ends with the bytes of an undisturbed one."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import secateur
+from secateur import Recipe
+from secateur.artifacts import identity, temporary
+from secateur.masks import PrunedStore
+
+PRUNE = """
+import sys, torch, secateur
+torch.set_num_threads(2)
+model, out, method, propagation = sys.argv[1:]
+tokens = torch.randint(0, 96, (64, 64), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
+statistics = None
+if propagation == "dense":
+    statistics = secateur.calibrate(model, tokens, out + "-stats", device="cpu")
+secateur.prune(
+    model,
+    secateur.Recipe(method, 0.5, propagation=propagation),
+    out,
+    tokens=None if statistics else tokens,
+    statistics=statistics,
+    device="cpu",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough blocks, each slow enough, that a kill lands in the middle of the work."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("deep")
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def start(model: Path, out: Path, method: str, propagation: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PRUNE, str(model), str(out), method, propagation]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "propagation"), [("sparsegpt", "site"), ("wanda", "dense")])
+def test_five_kills_change_nothing(deep_model: Path, method: str, propagation: str, tmp_path: Path) -> None:
+    assert start(deep_model, tmp_path / "undisturbed", method, propagation).wait() == 0
+    out, chance = tmp_path / "killed", random.Random(0)
+    work = [temporary(out), temporary(tmp_path / "killed-stats")]
+    resumed_from = []
+    for kill in range(5):
+        process = start(deep_model, out, method, propagation)
+        # Let it get further each time, then strike at a random moment of the next block.
+        seen = [len(list(folder.rglob("block_*"))) for folder in work]
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            now = [len(list(folder.rglob("block_*"))) for folder in work]
+            if sum(now) > sum(seen) + kill % 2:
+                break
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.08))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not out.exists() or identity(out), "a folder under its final name is a finished one"
+        resumed_from.append(PrunedStore(temporary(out)).blocks)
+    assert start(deep_model, out, method, propagation).wait() == 0
+    assert identity(out) == identity(tmp_path / "undisturbed")
+    assert resumed_from == sorted(resumed_from), "a restart never loses a finished block"
+    assert not temporary(out).exists()
+
+
+def test_unfinished_work_of_other_settings_is_not_continued(deep_model: Path, tmp_path: Path) -> None:
+    tokens = torch.zeros(2, 16, dtype=torch.int32)
+    work = temporary(tmp_path / "run")
+    secateur.prune(deep_model, Recipe("wanda", 0.5), tmp_path / "expected", tokens=tokens, device="cpu")
+    stale = PrunedStore(tmp_path / "expected")
+    for index in range(3):
+        PrunedStore(work).write(index, {path: linear for path, linear in stale.read(9 - index).items()})
+    secateur.prune(deep_model, Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
+    assert identity(tmp_path / "run") == identity(tmp_path / "expected")
