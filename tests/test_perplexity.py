@@ -3,16 +3,17 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from tests.conftest import FAMILIES, VOCABULARY
 
 from secateur.errors import UserError
 from secateur.evaluation import likelihood
 from secateur.evaluation.perplexity import aggregate, perplexity, read_text, tokenize, window_nll, windows
+from tests.conftest import FAMILIES, VOCABULARY
 
 IDS = torch.randint(0, VOCABULARY, (70,), generator=torch.Generator().manual_seed(2))
 
@@ -96,7 +97,13 @@ def test_a_model_that_changes_its_logits_afterwards_is_refused() -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
     config = Gemma2Config(vocab_size=VOCABULARY, num_key_value_heads=2, final_logit_softcapping=0.1, **sizes)
     model = Gemma2ForCausalLM(config).eval()
     with pytest.raises(UserError, match="changes its logits"):
@@ -113,7 +120,7 @@ def test_text_is_joined_as_it_is_and_tokenised_once(tmp_path: Path) -> None:
     text = read_text(tmp_path, "test", "\n\n")
     assert text == "a b\n\n\n\n c"
     assert read_text(tmp_path, "test", " ", documents=2) == "a b "
-    with pytest.raises(UserError, match="tset.*did you mean test"):
+    with pytest.raises(UserError, match=r"tset.*did you mean test"):
         read_text(tmp_path, "tset", " ")
 
     words = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "b": 2, "c": 3}, unk_token="<s>"))

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from tests.conftest import FAMILIES, VOCABULARY
-from tests.test_perplexity import dense
 
 from secateur.artifacts import write_json
 from secateur.errors import UserError
 from secateur.evaluation import zeroshot
 from secateur.evaluation.likelihood import continuation_likelihoods
+from tests.conftest import FAMILIES, VOCABULARY
+from tests.test_perplexity import dense
 
 CHOICES = {"text": ["red fish", "a dog", "the cat sat", "fish"], "label": ["A", "B", "C", "D"]}
 ARC = [

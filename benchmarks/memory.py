@@ -1,0 +1,86 @@
+"""Peak memory of pruning a checkpoint that is larger than the memory it gets: `python -m benchmarks.memory`.
+
+Writes a random LLaMA-shaped checkpoint of more than 3 GB into a temporary folder, prunes it with Wanda in a process of its
+own (4 sequences of 128 tokens, propagation `site`), and prints that process's peak resident memory beside what a plain
+import of torch and transformers takes. Floor: the imports, plus one block, plus the embedding or the hidden states.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 17,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+}
+IMPORTS = "import torch, transformers; from transformers import LlamaForCausalLM"
+PRUNE = """
+import sys, torch, secateur
+torch.set_num_threads(2)
+tokens = torch.randint(0, 32000, (4, 128), generator=torch.Generator().manual_seed(0))
+secateur.prune(sys.argv[1], secateur.Recipe("wanda", 0.5), sys.argv[2], tokens=tokens, device="cpu")
+"""
+PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+
+
+def write_checkpoint(folder: Path) -> int:
+    """One safetensors file a block, as large models come; returns its size in bytes."""
+    hidden, mlp, keys = 2048, 5632, 256
+    generator = torch.Generator().manual_seed(0)
+    block = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (mlp, hidden),
+        "mlp.up_proj": (mlp, hidden),
+        "mlp.down_proj": (hidden, mlp),
+    }
+    index: dict[str, str] = {}
+
+    def write(file: str, shapes: dict[str, tuple[int, ...]]) -> None:
+        tensors = {name: torch.randn(shape, generator=generator) * 0.02 for name, shape in shapes.items()}
+        save_file(tensors, folder / file)
+        index.update(dict.fromkeys(tensors, file))
+
+    for number in range(CONFIG["num_hidden_layers"]):
+        prefix = f"model.layers.{number}."
+        norms = {f"{prefix}{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        write(f"block_{number:02d}.safetensors", norms | {f"{prefix}{name}.weight": shape for name, shape in block.items()})
+    ends = {"model.embed_tokens.weight": (32000, hidden), "lm_head.weight": (32000, hidden), "model.norm.weight": (hidden,)}
+    write("ends.safetensors", ends)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def peak(code: str, *arguments: str) -> float:
+    """Peak resident memory, in GB, of a Python process that runs `code`."""
+    shown = subprocess.run([sys.executable, "-c", code + PEAK, *arguments], check=True, capture_output=True, text=True)
+    return int(shown.stdout.split()[-1]) / 1e9
+
+
+def main() -> None:
+    """Print the three figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        size = write_checkpoint(Path(folder))
+        print(f"checkpoint on disk      {size / 1e9:5.2f} GB")
+        print(f"imports alone           {peak(IMPORTS):5.2f} GB")
+        print(f"prune (wanda, site)     {peak(PRUNE, folder, folder + '/run'):5.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
