@@ -33,7 +33,9 @@ def first_blocks(source: Path, blocks: int, folder: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     model = StreamedModel(source, CPU)
     inside = f"{model.adapter.blocks_path}."
-    kept = [n for n, _ in model.model.named_parameters() if not n.startswith(inside) or int(n[len(inside) :].split(".")[0]) < blocks]
+    kept = [
+        n for n, _ in model.model.named_parameters() if not n.startswith(inside) or int(n[len(inside) :].split(".")[0]) < blocks
+    ]
     save_file(WeightFiles(source, model.model.base_model_prefix).read(kept), folder / "model.safetensors")
     layers = next(key for key in ("num_hidden_layers", "n_layer") if key in config)
     (folder / "config.json").write_text(json.dumps(config | {layers: blocks}))
@@ -108,7 +110,14 @@ def main() -> None:
 
                     def ours(recipe: Recipe = recipe) -> None:
                         engine.prune(
-                            folder, recipe, folder / "run", work=folder / "work", settings={}, tokens=tokens, device="cpu", progress=False
+                            folder,
+                            recipe,
+                            folder / "run",
+                            work=folder / "work",
+                            settings={},
+                            tokens=tokens,
+                            device="cpu",
+                            progress=False,
                         )
 
                     note(f"{method} {propagation}", seconds(ours))

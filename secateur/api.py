@@ -11,7 +11,6 @@ from secateur.recipe import Recipe
 from secateur.statistics.collect import collect
 
 
-
 def calibrate(model: Path | str, tokens: Tensor, out: Path | str, *, bundle: str = "gram", device: str = "auto") -> Path:
     """Statistics of the dense model for any number of `dense` runs, in the folder `out`."""
     out = Path(out)

@@ -7,7 +7,6 @@ of coreutils (`sha256sum -c SHA256SUMS` checks it); the digest of that file is t
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary(path).write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary(path), path)
+    temporary(path).replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,7 +65,7 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, An
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"secateur": json.dumps(header, sort_keys=True)} if header is not None else None
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary(path), metadata=metadata)
-    os.replace(temporary(path), path)
+    temporary(path).replace(path)
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
@@ -101,7 +100,7 @@ def seal_folder(partial: Path, path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def identity(folder: Path) -> str:

@@ -52,9 +52,7 @@ def prune(
     else:
         known, hidden = None, walk.begin(recipe.needs, whole=recipe.propagation == "site", budget=memory)
         first = hidden.position
-    for index in trange(
-        first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress
-    ):
+    for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
             if hidden is None:
                 sites = known.read(index, walk.model.device) if known else {}

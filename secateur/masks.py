@@ -67,7 +67,9 @@ class PrunedStore:
         linears = {name: PrunedLinear(unpack_bits(packed[name], tuple(shapes[name])), values.get(name)) for name in shapes}
         for name, linear in linears.items():
             if linear.values is not None and len(linear.values) != int((~linear.mask).sum()):
-                raise UserError(f"{self.folder}: block {block}, {name}: {len(linear.values)} values for another number of survivors")
+                raise UserError(
+                    f"{self.folder}: block {block}, {name}: {len(linear.values)} values for another number of survivors"
+                )
         return linears
 
     def has(self, block: int) -> bool:
@@ -85,5 +87,6 @@ class PrunedStore:
     def bytes(self) -> dict[str, int]:
         """Size of the masks and of the values on disk."""
         return {
-            part: sum(file.stat().st_size for file in sorted((self.folder / part).glob("*.safetensors"))) for part in ("masks", "values")
+            part: sum(file.stat().st_size for file in sorted((self.folder / part).glob("*.safetensors")))
+            for part in ("masks", "values")
         }

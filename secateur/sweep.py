@@ -65,26 +65,27 @@ def sweep(
     columns to its left just before it is read, w_j - Σ_i<j e_i·U_ij: the same numbers with a fraction of the memory traffic.
     Everything is kept transposed, [width, rows], so that a column of the paper is contiguous.
     """
-    if (targets is None) == (masks is None):
+    goals = list(targets or [])
+    if bool(goals) == bool(masks):
         raise ValueError("give either targets or masks")
     rows = [len(weight) for weight in weights]
     work = torch.cat([weight.float() for weight in weights]).T.contiguous()
     work[factor.dead] = 0
-    pattern = parse_pattern(targets[0].pattern) if targets else None
+    pattern = parse_pattern(goals[0].pattern) if goals else None
     width, piece = len(work), pattern[1] if pattern else 32
     if pattern and (width % pattern[1] or blocksize % pattern[1]):
-        raise UserError(f"pattern {targets[0].pattern}: must divide the {width} inputs and the block size {blocksize}")
+        raise UserError(f"pattern {goals[0].pattern}: must divide the {width} inputs and the block size {blocksize}")
     mask = torch.cat(list(masks)).T.contiguous() if masks else torch.zeros_like(work, dtype=torch.bool)
-    scores = torch.zeros_like(work) if targets else None
+    scores = torch.zeros_like(work)
     upper, pivots = factor.upper, factor.upper.diagonal()
     errors = torch.zeros_like(work)
 
     for start in range(0, width, blocksize):
         block = slice(start, min(start + blocksize, width))
-        if targets and not pattern:
+        if goals and not pattern:
             scores[block] = (work[block] / pivots[block, None]).square()
             linears = scores[block].split(rows, dim=1)
-            chosen = [layer_threshold(part.T, t.sparsity, t.count).T for part, t in zip(linears, targets, strict=True)]
+            chosen = [layer_threshold(part.T, t.sparsity, t.count).T for part, t in zip(linears, goals, strict=True)]
             mask[block] = torch.cat(chosen, dim=1)
         for first in range(block.start, block.stop, piece):
             part = slice(first, min(first + piece, block.stop))
@@ -107,5 +108,5 @@ def sweep(
     return Sweep(
         [Pruned(part.contiguous(), weight.contiguous()) for part, weight in parts],
         errors.square().sum(dim=0) / 2,
-        None if scores is None else scores.T,
+        scores.T if goals else None,
     )

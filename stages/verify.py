@@ -18,7 +18,9 @@ def run(key: str) -> None:
         problems += [f"{layer}: is not {row.pattern}" for layer in check_pattern(folder, row.pattern)]
         found, recorded = measure(folder, ARTIFACTS / "models" / row.model), read_json(RESULTS / "sparsity" / f"{key}.json")
         problems += [
-            f"{name}: {recorded[name]} recorded, {found[name]} found" for name in ("pruned", "total") if found[name] != recorded[name]
+            f"{name}: {recorded[name]} recorded, {found[name]} found"
+            for name in ("pruned", "total")
+            if found[name] != recorded[name]
         ]
         typer.echo(f"{key}: {found['pruned']} of {found['total']} weights are zero: {found['achieved']:.4%} ({row.pattern})")
     for problem in problems:

@@ -1,6 +1,7 @@
 """The loop: it replays the model's own forward pass bit for bit, and its propagations mean what they say."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import secateur
 from secateur import Recipe, engine
 from secateur.artifacts import identity
 from secateur.masks import PrunedStore
+from secateur.methods.base import Target
 from secateur.models.adapters import adapter_for
 from secateur.models.linears import linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
@@ -18,10 +20,6 @@ from secateur.statistics import SiteAccumulator, StatisticsStore
 from tests.conftest import FAMILIES
 
 TinyModel = Callable[[str], Path]
-
-
-def pruned_hashes(folder: Path) -> str:
-    return identity(folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,34 +44,35 @@ def test_pruned_blocks_replay_the_models_own_forward(
         assert not torch.equal(secateur.assemble(folder, device="cpu")(tokens.long()).logits, expected)
 
 
+def note(seen: list[Tensor], module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    seen.append(inputs[0])
+
+
 def by_hand(folder: Path, tokens: Tensor, method: str, propagation: str) -> list[dict[str, Tensor]]:
     """Prune with whole-model forward passes and ordinary hooks: slow, simple, and independent of the streaming engine."""
     model = secateur.assemble(folder, device="cpu")
     adapter = adapter_for(model.config.to_dict())
-    blocks = model.get_submodule(adapter.blocks_path)
     solver = Recipe(method, 0.5).build_method()
+    groups = [[site] for site in adapter.sites] if propagation == "site" else [list(adapter.sites)]
     masks: list[dict[str, Tensor]] = []
-    for block in blocks.children():
+    for block in model.get_submodule(adapter.blocks_path).children():
         found: dict[str, Tensor] = {}
-        per_site = [[site] for site in adapter.sites] if propagation == "site" else [list(adapter.sites)]
-        for group in per_site:
-            sums = {}
-            handles = []
-            for site in group:
-                first = linear_at(block, site.linears[0])
-                sums[site.name] = SiteAccumulator(weight_of(first).shape[1], "gram", torch.device("cpu"))
-                handles.append(first.register_forward_pre_hook(lambda _, args, name=site.name: sums[name].update(args[0])))
+        for group in groups:
+            seen: dict[str, list[Tensor]] = {site.name: [] for site in group}
+            handles = [
+                linear_at(block, site.linears[0]).register_forward_pre_hook(partial(note, seen[site.name])) for site in group
+            ]
             with torch.no_grad():
                 model(tokens.long())
             for handle in handles:
                 handle.remove()
             for site in group:
+                (inputs,) = seen[site.name]
+                sums = SiteAccumulator(inputs.shape[-1], "gram", torch.device("cpu"))
+                sums.update(inputs)
                 weights = [weight_of(linear_at(block, path)) for path in site.linears]
-                from secateur.methods.base import Target
-
-                for path, weight, pruned in zip(
-                    site.linears, weights, solver.prune(weights, sums[site.name].finish(), [Target(0.5)] * len(weights)), strict=True
-                ):
+                solved = solver.prune(weights, sums.finish(), [Target(0.5)] * len(weights))
+                for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
                     found[path] = pruned.mask
                     if pruned.weight is not None:
                         weight.copy_(pruned.weight)
@@ -113,7 +112,7 @@ def test_site_in_pieces_gives_the_same_bytes_as_in_one_piece(tiny_model: TinyMod
             memory=memory,
             progress=False,
         )
-        hashes.add(pruned_hashes(tmp_path / name))
+        hashes.add(identity(tmp_path / name))
     assert len(hashes) == 1
 
 

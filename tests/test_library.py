@@ -69,7 +69,7 @@ def test_mistakes_come_back_as_one_clear_line(
 
 def test_another_models_run_is_refused(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
     run = secateur.prune(tiny_model("llama"), Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
-    with pytest.raises(UserError, match="another model's run|the model's"):
+    with pytest.raises(UserError, match=r"another model's run|the model's"):
         secateur.assemble(tiny_model("qwen3"), run, device="cpu")
 
 

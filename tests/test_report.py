@@ -97,11 +97,11 @@ def test_accuracy_cells_and_headers_say_error_limit_and_rule(project: Path) -> N
 def test_one_item_has_no_standard_error(project: Path) -> None:
     params = write_project(project)
     path = project / "results" / "zeroshot" / "smollm2--olmo-l25.json"
-    score = {"acc": 1.0, "acc_stderr": None, "samples": 1, "truncated": 1}
+    score = {"acc": 1.0, "acc_stderr": None, "samples": 1}
     edit(path, tasks={"arc_easy": score, "boolq": score, "piqa": score})
     assert tables.zeroshot_columns(study_of(project, params))[0].cells[0].main == "100.0"
     report.run()
-    assert "acc 100.00 % (1 items, 1 cut to the context)" in (project / "results" / "report.html").read_text(encoding="utf-8")
+    assert "acc 100.00 % (1 items of validation)" in (project / "results" / "report.html").read_text(encoding="utf-8")
 
 
 def test_sizes(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""Zero-shot tasks on a few documents: the scores of lm-eval's own loop, accuracy from the definition, and what is refused."""
+"""Zero-shot tasks on a few documents: accuracy from the definition, and what is refused."""
 
 import socket
 from collections.abc import Callable
@@ -12,8 +12,7 @@ from pyarrow import parquet
 from secateur.artifacts import write_json
 from secateur.errors import UserError
 from secateur.evaluation import zeroshot
-from secateur.evaluation.likelihood import continuation_likelihoods
-from tests.conftest import FAMILIES, VOCABULARY
+from tests.conftest import VOCABULARY
 from tests.test_perplexity import dense
 
 CHOICES = {"text": ["red fish", "a dog", "the cat sat", "fish"], "label": ["A", "B", "C", "D"]}
@@ -85,31 +84,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_continuations_have_the_likelihood_of_one_plain_forward(family: str, tiny_model: Callable[[str], Path]) -> None:
-    model = dense(tiny_model(family))
-    draw = torch.Generator().manual_seed(3)
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(0, VOCABULARY, (count,), generator=draw).tolist()
-
-    contexts = [ids(count) for count in (1, 5, 5, 17, 30, 40)]
-    pairs = [(context, ids(count)) for context in contexts for count in (1, 4, 9, 2)]
-    pairs.append((contexts[1], pairs[4][1]))  # the same question twice
-    pairs.append((ids(80), ids(3)))  # too long: cut from the left
-    expected = []
-    for context, answer in pairs:
-        whole = torch.tensor((context + answer)[-49:])
-        with torch.no_grad():
-            rows = torch.log_softmax(model(whole[None, :-1]).logits[0], -1)
-        expected.append(sum(rows[-len(answer) + i, token].item() for i, token in enumerate(answer)))
-    done: list[int] = []
-    found = continuation_likelihoods(model, pairs, max_length=48, batch_size=3, advance=done.append)
-    assert found == pytest.approx(expected, rel=2e-5, abs=2e-4)
-    assert sum(done) == len(pairs)
-    assert continuation_likelihoods(model, pairs, 48, batch_size=1) == pytest.approx(expected, rel=2e-5, abs=2e-4)
-
-
 def test_every_task_runs_offline_and_twice_the_same(
     data: Path, tokenizer, tiny_model: Callable[[str], Path], no_network: None, tmp_path: Path
 ) -> None:
@@ -150,20 +124,6 @@ def test_accuracy_is_that_of_the_likeliest_answer(data: Path, tokenizer, tiny_mo
     assert found["acc_stderr"] == pytest.approx((share * (1 - share) / 2) ** 0.5)
 
 
-def test_scores_are_those_of_lm_evals_own_loop(data: Path, tokenizer, tiny_model: Callable[[str], Path]) -> None:
-    from lm_eval.models.huggingface import HFLM
-
-    model = dense(tiny_model("opt-pre-norm"))
-    manager = zeroshot._stock_tasks()
-    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)  # pyright: ignore[reportCallIssue]
-    ours = zeroshot._harness(model, tokenizer, 4, progress=False)
-    for name in sorted(DOCUMENTS):
-        task, _ = zeroshot._local_task(manager, data, name, None)
-        task.build_all_requests()
-        expected = [score for score, _ in stock.loglikelihood(task.instances)]  # pyright: ignore[reportAttributeAccessIssue]
-        assert [score for score, _ in ours.loglikelihood(task.instances)] == pytest.approx(expected, rel=2e-5, abs=2e-4)
-
-
 def test_limit_takes_the_first_documents(data: Path, tokenizer, tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     model = dense(tiny_model("llama"))
     (tmp_path / "boolq").mkdir()
@@ -174,14 +134,6 @@ def test_limit_takes_the_first_documents(data: Path, tokenizer, tiny_model: Call
     assert limited["tasks"]["boolq"]["samples"] == 2
     assert zeroshot.evaluate(model, tokenizer, data, ["boolq"], limit=1)["tasks"]["boolq"]["acc_stderr"] is None
     assert zeroshot.evaluate(model, tokenizer, data, ["boolq"], limit=99)["tasks"]["boolq"]["samples"] == 3
-
-
-def test_cut_prompts_are_counted(data: Path, tokenizer, tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    long, short = ({"sentence1": "dog " * count, "sentence2": "a dog", "label": 0} for count in (30, 1))
-    (tmp_path / "rte").mkdir()
-    parquet.write_table(pa.Table.from_pylist([long, short]), tmp_path / "rte" / "validation.parquet")
-    found = zeroshot.evaluate(dense(tiny_model("llama")), tokenizer, tmp_path, ["rte"])
-    assert found["tasks"]["rte"]["truncated"] == 2  # both answers of the long one
 
 
 def test_means_under_the_published_rules() -> None:

@@ -77,8 +77,13 @@ def _too_short(documents: int, length: int) -> UserError:
     )
 
 
-def _sample(draw: Callable[..., list[Draw]], texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int) -> Tensor:
-    ids = cache(lambda document: encode(texts[document]))
+def _sample(
+    draw: Callable[..., list[Draw]], texts: Sequence[str], encode: Encode, length: int, samples: int, seed: int
+) -> Tensor:
+    @cache
+    def ids(document: int) -> list[int]:
+        return encode(texts[document])
+
     draws = draw(lambda document: len(ids(document)), len(texts), length, samples, seed)
     windows = [ids(draw.document)[draw.start : draw.start + length] for draw in draws]
     return torch.tensor(windows, dtype=torch.int32)

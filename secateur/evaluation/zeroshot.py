@@ -3,8 +3,7 @@
 Prompts, choices, metrics and versions are those of the installed lm-eval; only the source of the documents is replaced:
 `<data>/<task>/<split>.parquet`, read into memory, so nothing is looked up on the network or cached in a home folder. A
 task is evaluated on the split that lm-eval evaluates (ARC and OpenBookQA: test) where the data has it, else on
-validation; the result names the split. Answers are scored by `likelihood.continuation_likelihoods`, which gives the
-log-likelihoods of lm-eval's own loop (a test compares them) in half its time.
+validation; the result names the split.
 """
 
 import logging
@@ -113,7 +112,6 @@ def _evaluate_task(harness: Any, manager: "TaskManager", data_dir: Path, name: s
     from lm_eval import evaluate as run
 
     task, split = _local_task(manager, data_dir, name, limit)
-    harness.description = name
     loaded = {"tasks": {name: task}, "groups": {}, "group_map": {}}
     raw: Any = run(harness, loaded, limit=limit, log_samples=False, bootstrap_iters=1)  # means have a closed-form error
     figures = raw["results"][name]
@@ -121,7 +119,6 @@ def _evaluate_task(harness: Any, manager: "TaskManager", data_dir: Path, name: s
         "version": raw["versions"][name],
         "split": split,
         "samples": raw["n-samples"][name]["effective"],
-        "truncated": harness.truncated,  # answers whose context was cut from the left to fit the model
     }
     for metric in ("acc", "acc_norm"):
         if f"{metric},none" in figures:
@@ -176,30 +173,16 @@ def _local_task(manager: "TaskManager", data_dir: Path, name: str, limit: int | 
 
 
 def _harness(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int, progress: bool) -> Any:
-    """lm-eval's class for a loaded model: its tokenisation, our scoring, and one progress bar per task."""
+    """lm-eval's own class for a loaded model, with a bar of its own if `progress`."""
     from lm_eval.models.huggingface import HFLM
-    from tqdm import tqdm
-
-    from secateur.evaluation.likelihood import continuation_likelihoods
 
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has neither a bos nor an eos token; lm-eval needs one of them")
     untyped: Any = HFLM  # its registration decorator hides the class from type checkers
 
     class Harness(untyped):
-        description = ""
-        truncated = 0
-
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            return super().loglikelihood(requests, disable_tqdm=True)  # no bar for the tokenisation
-
-        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-            pairs = [(context, continuation) for _, context, continuation in requests]
-            self.truncated = sum(len(context) + len(answer) > self.max_length + 1 for context, answer in pairs)
-            with tqdm(total=len(pairs), desc=self.description, unit="answer", disable=not progress) as bar:
-                scores = continuation_likelihoods(model, pairs, self.max_length, batch_size, bar.update)
-            # No task here asks whether the answer is also the model's greedy choice.
-            return [(score, False) for score in scores]
+            return super().loglikelihood(requests, disable_tqdm=not progress)
 
     return Harness(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 

@@ -23,9 +23,8 @@ def assemble(model: Path | str, pruned: Path | str | None = None, device: str = 
 
     folder = Path(model)
     adapter = adapter_for(read_json(folder / "config.json"))
-    whole = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    ).eval().to(determinism.device(device))
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    torch.nn.Module.to(whole.eval(), determinism.device(device))
     if pruned is not None:
         apply_run(whole.get_submodule(adapter.blocks_path), PrunedStore(Path(pruned)))
     return whole
@@ -35,12 +34,16 @@ def apply_run(blocks: torch.nn.Module, store: PrunedStore) -> None:
     """Write a stored run into the blocks of a model."""
     count = len(list(blocks.children()))
     if store.blocks != count:
-        raise UserError(f"{store.folder} holds {store.blocks} pruned blocks, the model has {count}: another model's run, or an unfinished one")
+        raise UserError(
+            f"{store.folder} holds {store.blocks} pruned blocks, the model has {count}: another model's run, or an unfinished one"
+        )
     for index, block in enumerate(blocks.children()):
         for path, linear in store.read(index).items():
             weight = weight_of(linear_at(block, path))
             if weight.shape != linear.mask.shape:
-                raise UserError(f"{store.folder}: block {index}, {path} is {tuple(linear.mask.shape)}, the model's {tuple(weight.shape)}")
+                raise UserError(
+                    f"{store.folder}: block {index}, {path} is {tuple(linear.mask.shape)}, the model's {tuple(weight.shape)}"
+                )
             linear.apply(weight)
 
 

@@ -19,7 +19,6 @@ from secateur.errors import UserError
 from secateur.models.adapters import adapter_for
 
 
-
 class Arguments(NamedTuple):
     """What a block receives besides its hidden states."""
 

@@ -34,9 +34,7 @@ def collect(
     write_tensors(work / "tokens.safetensors", {"tokens": tokens.to(torch.int32)})
     if bundle_covers(bundle, "moments"):
         store, hidden = StatisticsStore(work), walk.begin(bundle)
-        for index in trange(
-            hidden.position, len(walk.model), desc=f"calibrate {bundle}", unit="block", disable=not progress
-        ):
+        for index in trange(hidden.position, len(walk.model), desc=f"calibrate {bundle}", unit="block", disable=not progress):
             with walk.model.block(index) as block:
                 store.write(index, walk.observe(block, keep=True))
             hidden.advance(walk.checkpoint)

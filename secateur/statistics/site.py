@@ -9,7 +9,6 @@ from torch import Tensor
 from secateur.errors import UserError
 from secateur.statistics.bundles import bundle_covers
 
-
 PIECE = 4096
 
 

@@ -121,8 +121,7 @@ def _score(score: Score) -> list[str]:
     parts = [f"acc {labels.accuracy(score.acc, score.acc_stderr, 2)} %"]
     if score.acc_norm is not None:
         parts.append(f"acc_norm {labels.accuracy(score.acc_norm, score.acc_norm_stderr, 2)} %")
-    cut = f", {score.truncated:,} cut to the context" if score.truncated else ""
-    return [", ".join(parts), f"({score.samples:,} items{cut})"]
+    return [", ".join(parts), f"({score.samples:,} items of {score.split})"]
 
 
 def _hashes(provenance: Mapping[str, str | None]) -> list[tuple[str, str]]:

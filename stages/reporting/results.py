@@ -37,7 +37,7 @@ class Perplexity(Result):
 class Score(Result):
     """One zero-shot task; accuracies and standard errors are fractions, normed ones only where the task has them.
 
-    A single item has no standard error. `truncated` answers had their context cut from the left to fit the model.
+    A single item has no standard error. `split` is the one that was evaluated.
     """
 
     acc: float
@@ -45,7 +45,7 @@ class Score(Result):
     acc_norm: float | None = None
     acc_norm_stderr: float | None = None
     samples: int
-    truncated: int = 0
+    split: str = "validation"
 
     @property
     def preferred(self) -> tuple[str, float, float | None]:

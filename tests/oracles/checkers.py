@@ -41,9 +41,9 @@ def target(params: Values) -> Target:
     if pattern == "unstructured" and ":" in str(params.get("pattern", "")):
         pattern = params["pattern"]
     n, m = (int(part) for part in pattern.split(":")) if ":" in pattern else (0, 1)
-    sparsity = params.get("sparsity") if params.get("sparsity") is not None else n / m
+    sparsity = params.get("sparsity")
     count = "exact" if params.get("count") == "exact" else "reference"
-    return Target(float(sparsity), pattern, count)
+    return Target(n / m if sparsity is None else float(sparsity), pattern, count)
 
 
 def selected(method: ScoreMethod, inputs: Values, params: Values, known: SiteStatistics) -> Values:
