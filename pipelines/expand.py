@@ -190,6 +190,7 @@ class _Expansion:
         """The key names a split only if it is not the one that is meant for evaluation."""
         self.corpus(entry.corpus)
         words = [entry.corpus, *([] if entry.split in ("test", "heldout") else [slug(entry.split)]), str(entry.length)]
+        words += [f"d{entry.documents}"] if entry.documents else []
         words += [f"w{entry.windows}"] if entry.windows else []
         words += ["b"] if entry.protocol == "B" else []
         row = {"subject": subject.key, "model": subject.model, "source": subject.source, **entry.model_dump()}

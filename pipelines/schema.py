@@ -146,7 +146,7 @@ class RunRow(Strict):
 
 
 class PerplexityRow(Strict):
-    """Perplexity of one subject on one text; `windows: null` means all of them."""
+    """Perplexity of one subject on one text: its first `documents`, the first `windows`; null means all of them."""
 
     subject: str
     model: str
@@ -154,6 +154,7 @@ class PerplexityRow(Strict):
     corpus: str
     split: str
     joiner: str
+    documents: Positive | None
     protocol: Literal["A", "B"]
     length: Annotated[int, Field(ge=2)]
     windows: Positive | None

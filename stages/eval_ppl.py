@@ -16,7 +16,7 @@ def run(key: str) -> None:
     row = parse(PerplexityRow, read_row("ppl", key), f"params.yaml: ppl.{key}")
     corpus = ARTIFACTS / "corpora" / row.corpus
     provenance = {"corpus": identity(corpus)}
-    text = read_text(corpus, row.split, row.joiner)
+    text = read_text(corpus, row.split, row.joiner, row.documents)
     model, tokenizer, subject_provenance = load_subject(row.model, row.source)
     figures = perplexity(model, tokenize(tokenizer, text), row.length, row.windows, row.protocol, progress=True)
     named = {"subject": row.subject, "corpus": row.corpus, "split": row.split}
