@@ -54,6 +54,7 @@ def prune(
         first = hidden.position
     for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
+            solve.stored_dtypes = walk.model.stored_dtypes
             if hidden is None:
                 sites = known.read(index, walk.model.device) if known else {}
                 results = solve.block(block, walk.sites, sites, targets[index])
@@ -82,6 +83,7 @@ class Solver:
 
     def __init__(self, recipe: Recipe) -> None:
         self.method, self.update = recipe.build_method(), recipe.build_update()
+        self.stored_dtypes: Mapping[str, torch.dtype] = {}  # new weights are rounded to what the checkpoint stores
 
     def site(self, block: nn.Module, site: Site, statistics: SiteStatistics, target: Target) -> Results:
         """Prune the linears of one site."""
@@ -93,7 +95,9 @@ class Solver:
             raise UserError(f"{site.name} ({', '.join(site.linears)}): {error}") from None
         results = {}
         for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
-            values = None if pruned.weight is None else pruned.weight[~pruned.mask].to(weight.dtype)
+            values = None
+            if pruned.weight is not None:
+                values = pruned.weight[~pruned.mask].to(self.stored_dtypes[f"{path}.weight"])
             results[path] = PrunedLinear(pruned.mask, values)
             results[path].apply(weight)
         return results

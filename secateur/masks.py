@@ -10,20 +10,22 @@ from torch import Tensor
 from secateur.artifacts import read_tensors, write_tensors
 from secateur.errors import UserError
 
-_BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+# Eight 0/1 bytes, read as one little-endian integer, times this number have the eight bits in the top byte, the first byte in
+# the highest bit: byte i stands at bit 8i and is moved by 63 - 9i, and no two of the 64 products share a bit.
+_GATHER = sum(1 << (63 - 9 * byte) for byte in range(8)) - (1 << 64)
 
 
 def pack_bits(mask: Tensor) -> Tensor:
     """Boolean mask of any shape → uint8 [ceil(numel / 8)], row-major, first entry in the highest bit (as numpy.packbits)."""
-    flat = mask.flatten().to(torch.uint8).cpu()
-    padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8))
-    return (padded.view(-1, 8) * _BITS).sum(dim=1, dtype=torch.uint8)
+    flat = torch.nn.functional.pad(mask.cpu().flatten(), (0, -mask.numel() % 8))
+    return (flat.view(torch.int64) * _GATHER).bitwise_right_shift_(56).bitwise_and_(255).to(torch.uint8)
 
 
 def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The boolean mask that `pack_bits` packed."""
-    flat = (packed[:, None] & _BITS).ne(0).flatten()
-    return flat[: torch.Size(shape).numel()].view(shape)
+    values = torch.arange(256, dtype=torch.uint8)
+    table = (values[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8) & 1).view(torch.int64).flatten()
+    return table[packed.int()].view(torch.bool)[: torch.Size(shape).numel()].view(shape)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class PrunedLinear:
         """Write the result into `weight` [out, in], in place, with exact zeros."""
         mask = self.mask.to(weight.device)
         if self.values is not None:
-            weight[~mask] = self.values.to(weight.device, weight.dtype)
-        weight[mask] = 0
+            weight.masked_scatter_(~mask, self.values.to(weight.device, weight.dtype))
+        weight.masked_fill_(mask, 0)
 
 
 class PrunedStore:
@@ -66,7 +68,7 @@ class PrunedStore:
         values = read_tensors(self.path("values", block))[0] if self.path("values", block).is_file() else {}
         linears = {name: PrunedLinear(unpack_bits(packed[name], tuple(shapes[name])), values.get(name)) for name in shapes}
         for name, linear in linears.items():
-            if linear.values is not None and len(linear.values) != int((~linear.mask).sum()):
+            if linear.values is not None and len(linear.values) != linear.mask.numel() - int(linear.mask.count_nonzero()):
                 raise UserError(
                     f"{self.folder}: block {block}, {name}: {len(linear.values)} values for another number of survivors"
                 )

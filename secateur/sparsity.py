@@ -24,7 +24,7 @@ def measure(pruned: Path, model: Path) -> dict[str, Any]:
         raise UserError(f"{pruned} holds {store.blocks} blocks, the model {model} has {adapter_for(config).blocks(config)}")
     blocks = {}
     for index in range(store.blocks):
-        counts = {path: (int(linear.mask.sum()), linear.mask.numel()) for path, linear in store.read(index).items()}
+        counts = {path: (int(linear.mask.count_nonzero()), linear.mask.numel()) for path, linear in store.read(index).items()}
         layers = {path: _share(*count) for path, count in counts.items()}
         total = [sum(column) for column in zip(*counts.values(), strict=True)]
         blocks[f"{index:03d}"] = {"layers": layers, "sparsity": total[0] / total[1]}

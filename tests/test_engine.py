@@ -17,7 +17,7 @@ from secateur.models.adapters import adapter_for
 from secateur.models.linears import linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
 from secateur.statistics import SiteAccumulator, StatisticsStore
-from tests.conftest import FAMILIES
+from tests.conftest import FAMILIES, LLAMA
 
 TinyModel = Callable[[str], Path]
 
@@ -48,7 +48,9 @@ def note(seen: list[Tensor], module: torch.nn.Module, inputs: tuple[Tensor, ...]
     seen.append(inputs[0])
 
 
-def by_hand(folder: Path, tokens: Tensor, method: str, propagation: str) -> list[dict[str, Tensor]]:
+def by_hand(
+    folder: Path, tokens: Tensor, method: str, propagation: str, rounded: torch.dtype = torch.float32
+) -> list[dict[str, Tensor]]:
     """Prune with whole-model forward passes and ordinary hooks: slow, simple, and independent of the streaming engine."""
     model = secateur.assemble(folder, device="cpu")
     adapter = adapter_for(model.config.to_dict())
@@ -75,7 +77,7 @@ def by_hand(folder: Path, tokens: Tensor, method: str, propagation: str) -> list
                 for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
                     found[path] = pruned.mask
                     if pruned.weight is not None:
-                        weight.copy_(pruned.weight)
+                        weight.copy_(pruned.weight.to(rounded))
                     weight[pruned.mask] = 0
         masks.append(found)
     return masks
@@ -159,3 +161,18 @@ def test_windows_longer_than_the_context_are_refused(tiny_model: TinyModel, tmp_
     tokens = torch.zeros(1, 65, dtype=torch.int32)
     with pytest.raises(secateur.UserError, match="windows of 65 tokens: the model's context is 64"):
         secateur.prune(tiny_model("llama"), Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens)
+
+
+def test_new_weights_are_rounded_to_the_checkpoints_precision(tokens: Tensor, tmp_path: Path) -> None:
+    """A bf16 checkpoint is pruned in fp32, keeps bf16 survivors, and the next block already saw them rounded."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**LLAMA)).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    run = secateur.prune(tmp_path / "model", Recipe("sparsegpt", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
+    store = PrunedStore(run)
+    values = [linear.values for index in range(3) for linear in store.read(index).values()]
+    assert all(value is not None and value.dtype == torch.bfloat16 for value in values)
+    masks = by_hand(tmp_path / "model", tokens, "sparsegpt", "site", rounded=torch.bfloat16)
+    for index, expected in enumerate(masks):
+        assert all(torch.equal(store.read(index)[path].mask, mask) for path, mask in expected.items())

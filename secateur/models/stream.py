@@ -119,6 +119,7 @@ class StreamedModel:
             self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
         self.model.config.use_cache = False
         self.weights = WeightFiles(folder, self.model.base_model_prefix)
+        self.stored_dtypes: dict[str, torch.dtype] = {}  # of the block in memory, by parameter name
         self.blocks: nn.ModuleList = self.model.get_submodule(self.adapter.blocks_path)  # pyright: ignore
 
     def __len__(self) -> int:
@@ -169,6 +170,7 @@ class StreamedModel:
         if missing := set(names) - set(tensors):
             raise UserError(f"{self.folder} lacks the tensors {', '.join(sorted(missing))}")
         placed = {name.removeprefix(prefix): tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
+        self.stored_dtypes = {name.removeprefix(prefix): tensor.dtype for name, tensor in tensors.items()}
         block.load_state_dict(placed, strict=False, assign=True)
         for module in block.modules():
             self._compute_buffers(module)

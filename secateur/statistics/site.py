@@ -77,7 +77,8 @@ class SiteAccumulator:
         self.tokens += flat.shape[0]
         if self.sum is not None and self.square_sum is not None:
             self.sum += flat.sum(dim=0)
-            self.square_sum += torch.linalg.vector_norm(flat, dim=0).square_()
+            for rows in flat.split(512):  # so that the squares never leave the processor's cache
+                self.square_sum += rows.square().sum(dim=0)
         if self.gram is not None:
             for start in range(0, flat.shape[1], self.PANEL):
                 panel = slice(start, start + self.PANEL)
