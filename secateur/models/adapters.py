@@ -79,40 +79,31 @@ GPT2_SITES = (
 )
 
 
+def _sizes(blocks: int, context: int, config: Config, hidden: int, sites: tuple[Site, ...], *shapes: tuple[int, int]) -> Sizes:
+    names = [linear for site in sites for linear in site.linears]
+    return Sizes(blocks, context, config["vocab_size"], hidden, tuple(zip(names, shapes, strict=True)))
+
+
 def _llama_sizes(config: Config) -> Sizes:
     hidden, heads, mlp = config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // heads
     queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
-    shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (mlp, hidden), (mlp, hidden), (hidden, mlp))
-    names = [linear for site in LLAMA_SITES for linear in site.linears]
-    return Sizes(
-        config["num_hidden_layers"],
-        config["max_position_embeddings"],
-        config["vocab_size"],
-        hidden,
-        tuple(zip(names, shapes, strict=True)),
-    )
+    attention = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries))
+    depth, context = config["num_hidden_layers"], config["max_position_embeddings"]
+    return _sizes(depth, context, config, hidden, LLAMA_SITES, *attention, (mlp, hidden), (mlp, hidden), (hidden, mlp))
 
 
 def _opt_sizes(config: Config) -> Sizes:
     hidden, mlp = config["hidden_size"], config["ffn_dim"]
-    shapes = (*[(hidden, hidden)] * 4, (mlp, hidden), (hidden, mlp))
-    names = [linear for site in OPT_SITES for linear in site.linears]
-    return Sizes(
-        config["num_hidden_layers"],
-        config["max_position_embeddings"],
-        config["vocab_size"],
-        hidden,
-        tuple(zip(names, shapes, strict=True)),
-    )
+    depth, context = config["num_hidden_layers"], config["max_position_embeddings"]
+    return _sizes(depth, context, config, hidden, OPT_SITES, *[(hidden, hidden)] * 4, (mlp, hidden), (hidden, mlp))
 
 
 def _gpt2_sizes(config: Config) -> Sizes:
     hidden = config["n_embd"]
     mlp = config.get("n_inner") or 4 * hidden
     shapes = ((3 * hidden, hidden), (hidden, hidden), (mlp, hidden), (hidden, mlp))
-    names = [linear for site in GPT2_SITES for linear in site.linears]
-    return Sizes(config["n_layer"], config["n_positions"], config["vocab_size"], hidden, tuple(zip(names, shapes, strict=True)))
+    return _sizes(config["n_layer"], config["n_positions"], config, hidden, GPT2_SITES, *shapes)
 
 
 _ADAPTERS = {
