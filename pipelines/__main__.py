@@ -15,7 +15,7 @@ import typer
 
 from secateur.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Studies = Annotated[
     list[str], typer.Argument(metavar="STUDY...", help="Names of studies below pipelines/, or paths of YAML files.")

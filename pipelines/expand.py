@@ -7,6 +7,7 @@ that the `dense` runs of one model and calibration share: it is the join of what
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.grid import (
@@ -20,6 +21,7 @@ from pipelines.grid import (
     target_slug,
 )
 from pipelines.schema import (
+    DOWNLOADER,
     Compute,
     DownloadRow,
     PerplexityRow,
@@ -147,7 +149,10 @@ class _Expansion:
 
     def download(self, kind: str, name: str, asset: dict[str, Any]) -> None:
         folder = {"model": "models", "corpus": "corpora", "tasks": "tasks"}[kind]
-        self.add("download", f"{kind}-{name}", DownloadRow, {"kind": kind, "path": f"{folder}/{name}", **asset})
+        local = asset["source"].startswith("file:")
+        watch = Path(asset["source"].removeprefix("file:")).expanduser().as_posix() if local else DOWNLOADER
+        row = {"kind": kind, "path": f"{folder}/{name}", "watch": watch, **asset}
+        self.add("download", f"{kind}-{name}", DownloadRow, row)
 
     def corpus(self, name: str) -> None:
         asset = self.catalogue.corpora[name].model_dump()

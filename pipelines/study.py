@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 from pipelines.schema import (
     Allocation,
@@ -113,7 +114,7 @@ class Calibration(Strict):
     sampler: str = "documents"
     samples: Positive
     length: Positive
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     bundle: Bundle | None = None
 
 
@@ -181,7 +182,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist here; run in the project's folder") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, ReaderError):
+        raise UserError(f"{path} is not YAML text in UTF-8") from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}:{line} {error.problem}") from None
@@ -223,12 +228,14 @@ class _StudyName(Strict):
 
 
 def known_configs(catalogue: Catalogue) -> Mapping[str, Mapping[str, Any]]:
-    """config.json of every model if known: downloaded, else in a `file:` source, else the facts of the catalogue."""
+    """config.json of every model if known: in its `file:` source, else downloaded, else the facts of the catalogue."""
     configs = {}
     for name, asset in catalogue.models.items():
         local = Path(asset.source.removeprefix("file:")).expanduser() if asset.source.startswith("file:") else None
-        places = [Path("artifacts/models") / name, *([local] if local else [])]
+        places = [local] if local else [Path("artifacts/models") / name]
         found = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
         if found or asset.config:
             configs[name] = read_json(found) if found else asset.config
+            if not isinstance(configs[name], dict):
+                raise UserError(f"{found} is not a model's configuration: must be a JSON object")
     return configs

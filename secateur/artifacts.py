@@ -68,13 +68,23 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, An
     temporary(path).replace(path)
 
 
-def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """Read a safetensors file written by `write_tensors`: its tensors and its header."""
-    from safetensors import safe_open
+@contextmanager
+def open_tensors(path: Path) -> "Iterator[Any]":
+    """`safetensors.safe_open`, with a missing or damaged file as a `UserError` that names it."""
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"{path} does not exist")
-    with safe_open(path, framework="pt") as file:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or not safetensors ({error}); fetch or make it again") from None
+
+
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """Read a safetensors file written by `write_tensors`: its tensors and its header."""
+    with open_tensors(path) as file:
         header = json.loads((file.metadata() or {}).get("secateur", "{}"))
         return {name: file.get_tensor(name) for name in sorted(file.keys())}, header
 

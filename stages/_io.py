@@ -26,14 +26,19 @@ def read_params() -> dict[str, Any]:
     """The generated tables of the selected studies."""
     if not PARAMS.is_file():
         raise UserError(f"{PARAMS} does not exist here; run in the project's folder, after `python -m pipelines use smoke`")
-    return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    try:
+        return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UserError(f"{PARAMS}{line}: not valid YAML; make it anew with `python -m pipelines use STUDY`") from None
 
 
 def read_row(table: str, key: str) -> dict[str, Any]:
     """Row `key` of `table` in params.yaml; an unknown key is a `UserError` that suggests near ones."""
     rows = read_params().get(table) or {}
     if key not in rows:
-        raise unknown_name(f"row of the table {table!r}", key, rows)
+        raise unknown_name(f"key of `{table}` in {PARAMS}", key, rows)
     return rows[key]
 
 

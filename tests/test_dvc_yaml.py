@@ -17,7 +17,7 @@ from tests.code_of import ROOT, code_of
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 TABLES = {"download": "download", "calibrate-stats": "stats", "prune": "runs", "eval-ppl": "ppl", "eval-zeroshot": "zeroshot"}
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of DVC itself
-DATA = ("artifacts/", "results/")
+DATA = ("artifacts/", "results/", "${item.watch}")
 
 
 def body(stage: str) -> dict[str, Any]:

@@ -165,10 +165,11 @@ def test_windows_longer_than_the_context_are_refused(tiny_model: TinyModel, tmp_
 
 def test_new_weights_are_rounded_to_the_checkpoints_precision(tokens: Tensor, tmp_path: Path) -> None:
     """A bf16 checkpoint is pruned in fp32, keeps bf16 survivors, and the next block already saw them rounded."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**LLAMA)).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    config = AutoConfig.for_model("llama", **LLAMA)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "model")
     run = secateur.prune(tmp_path / "model", Recipe("sparsegpt", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
     store = PrunedStore(run)
     values = [linear.values for index in range(3) for linear in store.read(index).values()]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import secateur
+import secateur.methods
 from secateur import METHODS
 from tests.conftest import LLAMA, VOCABULARY
 
@@ -25,10 +26,11 @@ def blocks(language: str) -> list[str]:
 def save_model_with_tokenizer(folder: Path) -> None:
     """A tiny LLaMA that reads the words w0 w1 ..., with a context of 512."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**LLAMA | {"max_position_embeddings": 512})).save_pretrained(folder)
+    config = AutoConfig.for_model("llama", **LLAMA | {"max_position_embeddings": 512})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<s>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
     PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>").save_pretrained(folder)
@@ -46,14 +48,13 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert 1 < float(capsys.readouterr().out.split()[-1]) < 1e6
 
 
-def test_the_method_example_runs(tiny_model, tokens: Tensor, tmp_path: Path) -> None:
+def test_the_method_example_runs(tiny_model, tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = [block for block in blocks("python") if "ScoreMethod" in block]
-    imports = (
-        "from dataclasses import dataclass\nfrom torch import Tensor\nfrom secateur import METHODS\n"
-        "from secateur.methods.base import ScoreMethod\nfrom secateur.statistics import SiteStatistics\n"
-    )
+    (line,) = [block for block in blocks("python") if "METHODS.add" in block]
+    (tmp_path / "spread.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(secateur.methods, "__path__", [*secateur.methods.__path__, str(tmp_path)])
     try:
-        exec(compile(imports + example, "README.md", "exec"), {"__name__": "readme"})
+        exec(line, {"METHODS": METHODS})
         secateur.prune(tiny_model("opt-pre-norm"), secateur.Recipe("spread", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
     finally:
         METHODS._entries.pop("spread", None)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from secateur.artifacts import read_json
+from secateur.artifacts import open_tensors, read_json
 from secateur.errors import UserError
 from secateur.models.adapters import adapter_for
 
@@ -34,7 +33,7 @@ class WeightFiles:
         if index.is_file():
             self.files = {name: folder / file for name, file in read_json(index)["weight_map"].items()}
         elif single.is_file():
-            with safe_open(single, framework="pt") as file:
+            with open_tensors(single) as file:
                 self.files = dict.fromkeys(file.keys(), single)
         else:
             raise UserError(f"{folder} holds no model.safetensors or model.safetensors.index.json; only safetensors is read")
@@ -53,7 +52,7 @@ class WeightFiles:
                 by_file.setdefault(self.files[stored], []).append((name, stored))
         tensors = {}
         for path, wanted in sorted(by_file.items()):
-            with safe_open(path, framework="pt") as file:
+            with open_tensors(path) as file:
                 for name, stored in wanted:
                     # A copy, so that no tensor keeps the whole file mapped into memory.
                     tensors[name] = file.get_tensor(stored).clone()
