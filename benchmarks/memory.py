@@ -33,7 +33,12 @@ torch.set_num_threads(2)
 tokens = torch.randint(0, 32000, (4, 128), generator=torch.Generator().manual_seed(0))
 secateur.prune(sys.argv[1], secateur.Recipe("wanda", 0.5), sys.argv[2], tokens=tokens, device="cpu")
 """
-PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+# The high-water mark of this program alone: getrusage would count the parent's memory too, as it was before exec.
+PEAK = """
+from pathlib import Path
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) * 1024)
+"""
 
 
 def write_checkpoint(folder: Path) -> int:

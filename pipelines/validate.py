@@ -192,6 +192,10 @@ def _zeroshot(study: Study, catalogue: Catalogue) -> Iterator[str]:
             yield from _unknown(f"{where}.tasks", entry.tasks or [], f"task of {entry.data}", catalogue.tasks[entry.data].tasks)
 
 
+# What stages/download.py can read, said here because studies do not import stages (a test compares the two).
+READERS = {"models": ("gguf",), "corpora": ("hub", "jsonl", "mediawiki", "paragraphs", "parquet", "text")}
+
+
 def validate_catalogue(catalogue: Catalogue) -> list[str]:
     """Problems of the assets themselves: tasks that nothing can evaluate, splits that nobody named."""
     lines = []
@@ -203,6 +207,10 @@ def validate_catalogue(catalogue: Catalogue) -> list[str]:
             for name, asset in assets.items()
             if asset.source == "hub"
         ]
+    for kind, assets in (("models", catalogue.models), ("corpora", catalogue.corpora)):
+        for name, asset in assets.items():
+            if asset.reader is not None:
+                lines += _unknown(f"{kind}.{name}.reader", [asset.reader], "reader", READERS[kind])
     for name, corpus in catalogue.corpora.items():
         if corpus.source.startswith("hf:") and not corpus.splits:
             lines.append(f"corpora.{name}.splits: missing; a data set of the Hub has to list its splits")

@@ -59,6 +59,7 @@ def start(model: Path, out: Path, method: str, propagation: str) -> subprocess.P
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("method", "propagation", "kills"), [("sparsegpt", "site", 5), ("wanda", "dense", 2)])
 def test_kills_change_nothing(deep_model: Path, method: str, propagation: str, kills: int, tmp_path: Path) -> None:
     assert start(deep_model, tmp_path / "undisturbed", method, propagation).wait() == 0

@@ -219,3 +219,16 @@ JSON = st.recursive(
 def test_whatever_the_yaml_holds_the_answer_is_lines(changes: dict[str, Any], method: Any) -> None:
     for study in (changes, run(method=method), run(sparsity=method), run(allocation=method)):
         assert all(line.startswith("s: ") for line in problems(study))
+
+
+def test_readers_are_those_of_the_download_stage() -> None:
+    from pipelines.validate import READERS
+    from stages._readers import READERS as TEXT
+
+    assert set(READERS["corpora"]) == {"hub", "jsonl", "parquet", *TEXT}
+
+
+def test_an_unknown_reader_is_refused_before_any_work() -> None:
+    corpus = {"source": "pypi:x==1", "reader": "texxt"}
+    problems = validate_catalogue(parse(Catalogue, {"corpora": {"c": corpus}}, "assets"))
+    assert any("reader 'texxt'; did you mean text" in line for line in problems)
