@@ -15,8 +15,7 @@ run: $(VENV)/ready ## the default study, end to end
 	@echo "report: $(CURDIR)/results/report.html"
 
 test: $(VENV)/ready ## all tests
-	python -m pytest -n 2 -m "not alone"
-	python -m pytest -m alone
+	python -m pytest -n 2
 
 check: $(VENV)/ready ## lint, formatting, types, studies, tests
 	ruff check .

@@ -14,7 +14,8 @@ from pipelines.schema import (
     Bundle,
     Compute,
     Digests,
-    Holdout,
+    Fetched,
+    FetchedText,
     Pattern,
     Positive,
     Slug,
@@ -50,27 +51,15 @@ def _named(value: Any) -> Any:
 Axis = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
 
 
-class ModelAsset(Strict):
+class ModelAsset(Fetched):
     """A model. `config` holds facts of its config.json: widths and context are checked before the download."""
 
-    source: Source
-    sha256: Digests | None = None
-    files: list[str] | None = None
-    reader: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
 
 
-class CorpusAsset(Strict):
-    """A text. `splits` lists the splits that exist, or maps each to its part of the source; `holdout` (k: every k-th
-    document; [first, end]: those) moves part of `train` to `heldout`; `config` is a configuration of a Hub data set."""
+class CorpusAsset(FetchedText):
+    """A text. `splits` lists the splits that exist, or maps each to its part of the source."""
 
-    source: Source
-    sha256: Digests | None = None
-    files: list[str] | None = None
-    reader: str | None = None
-    config: str | None = None
-    column: str | None = None
-    holdout: Holdout | None = None
     splits: list[str] | dict[str, str] | None = None
 
     def split_names(self) -> list[str]:

@@ -102,11 +102,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def drop_interrupted(folder: Path) -> None:
+    """Remove what a writer that was killed left in `folder`: temporary files, ours and safetensors', begin with a dot."""
+    for file in folder.rglob(".*"):
+        if file.is_file():
+            file.unlink()
+
+
 def seal_folder(partial: Path, path: Path) -> None:
     """Write SHA256SUMS into `partial` and put it in the place of `path`."""
     files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name != SUMS)
     lines = [f"{sha256(file)}  {file.relative_to(partial).as_posix()}\n" for file in files]
     write_text(partial / SUMS, "".join(lines))
+    for file in files:  # safetensors lets nobody but the owner read what it writes
+        file.chmod((partial / SUMS).stat().st_mode)
     if path.exists():
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)

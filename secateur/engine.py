@@ -15,7 +15,7 @@ from secateur.methods.base import Target
 from secateur.models.adapters import Site
 from secateur.models.linears import linear_at, weight_of
 from secateur.recipe import Recipe
-from secateur.statistics import SiteAccumulator, SiteStatistics, StatisticsStore, bundle_covers
+from secateur.statistics import SiteStatistics, StatisticsStore, bundle_covers
 from secateur.walk import Walk, on_arrival
 
 Results = dict[str, PrunedLinear]
@@ -60,7 +60,7 @@ def prune(
                 results = solve.block(block, walk.sites, sites, targets[index])
             elif recipe.propagation == "block":
                 results = solve.block(block, walk.sites, walk.observe(block, keep=False), targets[index])
-                hidden.run(block, keep=True)
+                hidden.run(block)
             else:
                 results = _site_by_site(walk, block, solve, targets[index])
             store.write(index, results)
@@ -112,38 +112,26 @@ class Solver:
         return results
 
 
-class _Stop(Exception):
-    """Ends a forward pass at a site on purpose."""
-
-
 def _site_by_site(walk: Walk, block: nn.Module, solve: Solver, target: Target) -> Results:
     """Prune each site when the whole batch has arrived at it. If the batch runs in one piece, that is one forward pass;
     otherwise the block is recomputed up to each site, piece by piece."""
     results: Results = {}
-    in_one_piece = walk.hidden.batch >= len(walk.hidden.states)
 
-    def arrive(site: Site, accumulator: SiteAccumulator) -> Callable[[Tensor], None]:
+    def arrive(site: Site) -> Callable[[Tensor], None]:
         def action(inputs: Tensor) -> None:
+            accumulator = walk.accumulator(block, site)
             accumulator.update(inputs)
-            if not in_one_piece:
-                raise _Stop
             results.update(solve.site(block, site, accumulator.finish(), target))
 
         return action
 
-    sums = [(site, walk.accumulator(block, site)) for site in walk.sites]
-    if in_one_piece:
-        with on_arrival(block, [(site, arrive(site, accumulator)) for site, accumulator in sums]):
-            walk.hidden.run(block, keep=True)
+    if walk.hidden.batch >= len(walk.hidden.states):
+        with on_arrival(block, [(site, arrive(site)) for site in walk.sites]):
+            walk.hidden.run(block)
         return results
-    for site, accumulator in sums:
-        with on_arrival(block, [(site, arrive(site, accumulator))]):
-            for part, arguments in walk.hidden.batches():
-                try:
-                    block(part, *arguments.positional, **arguments.named)
-                except _Stop:
-                    continue
-                raise UserError(f"the block's forward pass does not reach {site.name}")
+    for site in walk.sites:
+        accumulator = walk.accumulator(block, site)
+        walk.arrive(block, {site: accumulator})
         results.update(solve.site(block, site, accumulator.finish(), target))
-    walk.hidden.run(block, keep=True)
+    walk.hidden.run(block)
     return results

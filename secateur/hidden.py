@@ -27,7 +27,6 @@ class HiddenStates:
         hidden = HiddenStates(states, arguments, batch)
         if checkpoint.is_file():
             tensors, header = read_tensors(checkpoint)
-            # Into the memory that an undisturbed run uses: matrix products may round differently at other alignments.
             hidden.states.copy_(tensors["hidden"])
             hidden.position = header["position"]
         return hidden
@@ -37,12 +36,10 @@ class HiddenStates:
         for part in self.states.split(self.batch):
             yield part, self.arguments[len(part)][self.position]
 
-    def run(self, block: nn.Module, keep: bool) -> None:
-        """Run the block on every batch; `keep` puts the outputs in the place of the inputs."""
+    def run(self, block: nn.Module) -> None:
+        """Run the block on every batch and put the outputs in the place of the inputs."""
         for part, arguments in self.batches():
-            output = run_block(block, part, arguments)
-            if keep:
-                part.copy_(output)
+            part.copy_(run_block(block, part, arguments))
 
     def advance(self, checkpoint: Path) -> None:
         """The next block is due: remember that on disk."""

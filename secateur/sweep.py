@@ -37,9 +37,20 @@ class Factor:
             # backwards, and U = R⁻¹: a third of the work of inverting H and factoring the inverse, and more accurate.
             lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
             if not failed:
-                identity = torch.eye(len(hessian), device=hessian.device)
-                return Factor(torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True), dead)
+                return Factor(_inverse(lower.flip(0, 1)), dead)
         raise UserError(f"the Hessian is not positive definite even with {added:g} added to its diagonal; use more samples")
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """Inverse of an upper triangular matrix by halves, [[A, B], [0, C]]⁻¹ = [[A⁻¹, -A⁻¹BC⁻¹], [0, C⁻¹]]: a third of the
+    multiplications of solving for the identity, nearly all of them in large products."""
+    if len(upper) <= 128:
+        return torch.linalg.solve_triangular(upper, torch.eye(len(upper), device=upper.device), upper=True)
+    half = len(upper) // 2
+    inverse = torch.zeros_like(upper)
+    inverse[:half, :half], inverse[half:, half:] = _inverse(upper[:half, :half]), _inverse(upper[half:, half:])
+    inverse[:half, half:] = inverse[:half, :half] @ upper[:half, half:] @ -inverse[half:, half:]
+    return inverse
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,11 @@ def sweep(
             if pattern:
                 scores[part] = (work[part] / pivots[part, None]).square()
                 mask[part] = n_of_m(scores[part].T, *pattern).T
-            push = mask[part] / pivots[part, None]
-            for column in range(part.start, part.stop):
-                left = slice(first, column)
-                current = torch.addmv(work[column], errors[left].T, upper[left, column], alpha=-1)
-                torch.mul(current, push[column - first], out=errors[column])
+            # The errors of columns still to come are zero, so every column may read those of the whole piece.
+            given, share = errors[part].T, mask[part] / pivots[part, None]
+            columns = (work[part].unbind(), upper[part, part].T.contiguous().unbind(), share.unbind(), errors[part].unbind())
+            for column, weight_of_errors, push, error in zip(*columns, strict=True):
+                torch.mul(torch.addmv(column, given, weight_of_errors, alpha=-1), push, out=error)
             work[part].addmm_(upper[part, part].triu().T, errors[part], alpha=-1)
         work[block.stop :].addmm_(upper[block, block.stop :].T, errors[block], alpha=-1)
 

@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur import determinism
-from secateur.artifacts import read_json, seal_folder, write_json
+from secateur.artifacts import drop_interrupted, read_json, seal_folder, write_json
 from secateur.errors import UserError
 from secateur.hidden import HiddenStates, whole_batch_fits
 from secateur.models.adapters import Site
 from secateur.models.linears import linear_at, weight_of
-from secateur.models.stream import StreamedModel
+from secateur.models.stream import StreamedModel, run_block
 from secateur.statistics.site import SiteAccumulator, SiteStatistics, sequences_per_piece
 
 
@@ -43,6 +43,10 @@ def on_arrival(block: nn.Module, actions: Iterable[tuple[Site, Callable[[Tensor]
                 handle = linear_at(block, path).register_forward_pre_hook(partial(hook, path=path))
                 hooks.callback(handle.remove)
         yield
+
+
+class _Reached(Exception):
+    """Ends a forward pass at a site on purpose."""
 
 
 class Walk:
@@ -76,10 +80,31 @@ class Walk:
 
     def observe(self, block: nn.Module, keep: bool) -> dict[str, SiteStatistics]:
         """Statistics of every site from one pass over the batch; `keep` lets the batch move on with its outputs."""
-        sums = [(site, self.accumulator(block, site)) for site in self.sites]
-        with on_arrival(block, [(site, accumulator.update) for site, accumulator in sums]):
-            self.hidden.run(block, keep)
-        return {site.name: accumulator.finish() for site, accumulator in sums}
+        sums = {site: self.accumulator(block, site) for site in self.sites}
+        if keep:
+            with on_arrival(block, [(site, accumulator.update) for site, accumulator in sums.items()]):
+                self.hidden.run(block)
+        else:
+            self.arrive(block, sums)
+        return {site.name: accumulator.finish() for site, accumulator in sums.items()}
+
+    def arrive(self, block: nn.Module, sums: Mapping[Site, SiteAccumulator]) -> None:
+        """Add up what arrives at the sites of `sums`, in the order of the forward pass, which ends at the last of them: what
+        comes after it would be computed for nothing. The batch stays before the block."""
+        *earlier, (last, accumulator) = sums.items()
+
+        def add_and_end(inputs: Tensor) -> None:
+            accumulator.update(inputs)
+            raise _Reached
+
+        actions = [(site, sum_up.update) for site, sum_up in earlier]
+        with on_arrival(block, [*actions, (last, add_and_end)]):
+            for part, arguments in self.hidden.batches():
+                try:
+                    run_block(block, part, arguments)
+                except _Reached:
+                    continue
+                raise UserError(f"the block's forward pass does not reach {last.name}")
 
     def finish(self, out: Path, settings: Mapping[str, Any]) -> None:
         """Turn the work folder into the artifact `out`."""
@@ -104,6 +129,7 @@ def _continue_or_start(work: Path, conditions: dict[str, Any]) -> None:
     """Keep the work folder if it belongs to exactly this work under exactly these conditions; otherwise start it anew."""
     marker = work / CONDITIONS
     if marker.is_file() and read_json(marker) == conditions:
+        drop_interrupted(work)
         return
     shutil.rmtree(work, ignore_errors=True)
     write_json(marker, conditions)

@@ -29,9 +29,12 @@ def read_paragraphs(paths: list[Path]) -> Iterator[str]:
 
 def _decode(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if "\0" in text:
+        raise UserError(f"{path.name} is not text: NUL at character {text.index(chr(0))}")
+    return text
 
 
 def read_mediawiki(paths: list[Path]) -> Iterator[str]:

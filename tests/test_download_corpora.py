@@ -41,6 +41,14 @@ def test_text_paragraphs_and_holdout(tmp_path: Path) -> None:
     assert texts(tmp_path / "third") == [(tmp_path / "book.txt").read_text()]
 
 
+@pytest.mark.parametrize(("content", "problem"), [(b"a\xffb", "not UTF-8 text.* at byte 1"), (b"ab\0", "NUL at character 2")])
+def test_what_is_not_text_is_refused(content: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        download(corpus(source=f"file:{tmp_path / 'book.txt'}", reader="text"), tmp_path / "out")
+    assert not (tmp_path / "out/corpora/c").exists()
+
+
 def test_holdout_of_a_range_and_one_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"body": str(i)}) + "\n" for i in range(5)))
     source = f"file:{tmp_path / 'rows.jsonl'}"

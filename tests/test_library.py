@@ -73,6 +73,12 @@ def test_another_models_run_is_refused(tiny_model: TinyModel, tokens: Tensor, tm
         secateur.assemble(tiny_model("qwen3"), run, device="cpu")
 
 
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="the tokenizer in .* cannot be read"):
+        load_tokenizer(tmp_path)
+
+
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "lama"}')
     with pytest.raises(UserError, match="unknown model family 'lama'; did you mean llama"):

@@ -18,4 +18,7 @@ def load_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
 
     if not any((Path(model) / name).is_file() for name in FILES):
         raise UserError(f"{model} has no tokenizer ({', '.join(FILES)}): put the model's tokenizer files beside its weights")
-    return AutoTokenizer.from_pretrained(model, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(model, local_files_only=True)
+    except Exception as error:  # the tokenizers' own parser raises plain exceptions
+        raise UserError(f"the tokenizer in {model} cannot be read: {error}") from error

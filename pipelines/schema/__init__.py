@@ -1,0 +1,42 @@
+"""What the tables of params.yaml hold, and how they are checked."""
+
+from pipelines.schema.parsing import parse
+from pipelines.schema.rows import (
+    DOWNLOADER,
+    Compute,
+    DownloadRow,
+    Fetched,
+    FetchedText,
+    PerplexityRow,
+    Report,
+    ReportStudy,
+    RunRow,
+    StatsRow,
+    ZeroshotRow,
+)
+from pipelines.schema.values import Allocation, Bundle, Digests, Holdout, Pattern, Positive, Slug, Source, Sparsity, Strict
+
+__all__ = [
+    "DOWNLOADER",
+    "Allocation",
+    "Bundle",
+    "Compute",
+    "Digests",
+    "DownloadRow",
+    "Fetched",
+    "FetchedText",
+    "Holdout",
+    "Pattern",
+    "PerplexityRow",
+    "Positive",
+    "Report",
+    "ReportStudy",
+    "RunRow",
+    "Slug",
+    "Source",
+    "Sparsity",
+    "StatsRow",
+    "Strict",
+    "ZeroshotRow",
+    "parse",
+]

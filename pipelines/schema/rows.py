@@ -1,0 +1,124 @@
+"""The rows of the tables in params.yaml, one model each.
+
+`expand.py` makes rows with these models and the stages read them back with the same ones, so neither can drift from the
+other. Rows are frozen, unknown keys are errors, and nothing is coerced ("0.5" is not a number).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipelines.schema.values import Allocation, Bundle, Device, Digests, Holdout, Pattern, Positive, Source, Sparsity, Strict
+
+DOWNLOADER = "stages/download.py"
+
+
+class Compute(Strict):
+    """What changes the last digits: the number of threads (sums differ between 1 and 2) and the device."""
+
+    threads: Annotated[int, Field(gt=0, le=1024)] = 2
+    device: Device = "auto"
+
+
+class Fetched(Strict):
+    """Where an asset comes from, and which of the source's files it is."""
+
+    source: Source
+    sha256: Digests | None = None
+    files: list[str] | None = None
+    reader: str | None = None
+
+
+class FetchedText(Fetched):
+    """A text. `config` is a configuration of a Hub data set; `holdout` moves documents of `train` to the split `heldout`:
+    every k-th, or those in [first, end]."""
+
+    config: str | None = None
+    column: str | None = None
+    holdout: Holdout | None = None
+
+
+class DownloadRow(FetchedText):
+    """One asset. `path` is relative to `artifacts/`; which of the optional fields it has depends on the kind.
+
+    `splits` maps a split to the file pattern or the slice of the source that holds it, for repositories of which only a
+    part is wanted. `watch` is what DVC watches besides the code: the path of a `file:` source, else a file that it watches
+    anyway.
+    """
+
+    kind: Literal["model", "corpus", "tasks"]
+    path: str
+    watch: str = DOWNLOADER
+    splits: dict[str, str] | None = None
+    tasks: list[str] | None = None
+
+
+class StatsRow(Strict):
+    """One calibration of one model: which tokens, and how much is kept of what the model does with them."""
+
+    model: str
+    corpus: str
+    split: str
+    sampler: str
+    samples: Positive
+    length: Positive
+    seed: Annotated[int, Field(ge=0)]
+    bundle: Bundle
+
+
+class RunRow(Strict):
+    """One pruned model. `source` is a stats artifact, or the model itself when the method needs no data."""
+
+    model: str
+    source: str
+    calibration: str | None
+    method: str
+    options: dict[str, Any]
+    sparsity: Sparsity
+    pattern: Pattern
+    count: Literal["reference", "exact"]
+    propagation: Literal["site", "block", "dense"]
+    allocation: Allocation
+    update: str
+
+
+class PerplexityRow(Strict):
+    """Perplexity of one subject on one text: its first `documents`, the first `windows`; null means all of them."""
+
+    subject: str
+    model: str
+    source: str
+    corpus: str
+    split: str
+    joiner: str
+    documents: Positive | None
+    protocol: Literal["A", "B"]
+    length: Annotated[int, Field(ge=2)]
+    windows: Positive | None
+
+
+class ZeroshotRow(Strict):
+    """Accuracy of one subject on zero-shot tasks; `limit: null` means all documents."""
+
+    subject: str
+    model: str
+    source: str
+    data: str
+    tasks: list[str]
+    limit: Positive | None
+
+
+class ReportStudy(Strict):
+    """The keys that belong to one study, in the order in which its YAML names them."""
+
+    title: str
+    subjects: list[str]
+    runs: list[str]
+    ppl: list[str]
+    zeroshot: list[str]
+
+
+class Report(Strict):
+    """Everything that the report shows."""
+
+    studies: dict[str, ReportStudy]
