@@ -76,7 +76,7 @@ def test_another_models_run_is_refused(tiny_model: TinyModel, tokens: Tensor, tm
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="tokenizer.*cannot be read"):
+    with pytest.raises(UserError, match=r"tokenizer.*cannot be read"):
         load_tokenizer(tmp_path)
 
 
