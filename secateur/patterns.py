@@ -43,6 +43,14 @@ def lowest_per_row(scores: Tensor, k: int) -> Tensor:
     return mask
 
 
+def lowest_by_count(scores: Tensor, counts: Tensor) -> Tensor:
+    """Mask of the `counts[row]` lowest scores of every row; ties go to the lowest column."""
+    if len(set(counts.tolist())) == 1:
+        return lowest_per_row(scores, int(counts[0]))
+    rank = scores.argsort(dim=1, stable=True).argsort(dim=1)
+    return rank < counts[:, None]
+
+
 def row_k(scores: Tensor, sparsity: float) -> Tensor:
     """In every row prune the int(columns · sparsity) lowest (the product is truncated, as the references do)."""
     return lowest_per_row(scores, int(scores.shape[1] * sparsity))

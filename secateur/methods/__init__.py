@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from secateur.methods.base import Method
 
 METHODS: "Registry[type[Method]]" = Registry("method")
+METHODS.add("alps", "secateur.methods.alps:ALPS")
 METHODS.add("magnitude", "secateur.methods.magnitude:Magnitude")
 METHODS.add("sparsegpt", "secateur.methods.sparsegpt:SparseGPT")
 METHODS.add("wanda", "secateur.methods.wanda:Wanda")

@@ -8,5 +8,6 @@ if TYPE_CHECKING:
     from secateur.recovery.base import Update
 
 UPDATES: "Registry[type[Update]]" = Registry("weight update")
+UPDATES.add("lsq", "secateur.recovery.lsq:LeastSquares")
 UPDATES.add("none", "secateur.recovery.none:KeepWeights")
 UPDATES.add("obs", "secateur.recovery.obs:OptimalBrainSurgeon")
