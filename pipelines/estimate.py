@@ -12,6 +12,7 @@ from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
 from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.recovery import UPDATES
+from secateur.refinement import REFINEMENTS
 from secateur.statistics import bundle_covers, join
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -82,6 +83,8 @@ def estimate(tables: Tables, configs: Mapping[str, Mapping[str, Any]]) -> Iterat
         yield Cost("download", key, size and (size.linear + size.head * (1 if size.tied else 2)) * size.weight_bytes)
     for key, row in tables.stats.items():
         yield _cost("calibrate-stats", key, sizes.get(row.model), lambda size, row=row: _stats(row, size))
+    for key in tables.allocations:
+        yield Cost("allocate", key)
     for key, row in tables.runs.items():
         tokens = _tokens(tables, row)
         yield _cost("prune", key, sizes.get(row.model), lambda size, row=row, tokens=tokens: _prune(row, size, tokens))
@@ -114,14 +117,14 @@ def _stats(row: StatsRow, size: Sizes) -> tuple[float, float]:
 
 
 def _prune(row: RunRow, size: Sizes, tokens: int) -> tuple[float, float]:
-    method, update = METHODS.get(row.method), UPDATES.get(row.update)
-    needs = join([method.needs, update.needs])
-    changes = method.updates_weights or update.updates_weights
+    parts = (METHODS.get(row.method), REFINEMENTS.get(row.refinement), UPDATES.get(row.update))
+    needs = join([part.needs for part in parts])
+    changes = any(part.updates_weights for part in parts)
     disk = size.linear / 8 + (size.linear * (1 - row.sparsity) * size.weight_bytes if changes else 0)
-    operations = size.solve() if needs == "gram" else 0.0
+    operations = size.solve() if bundle_covers(needs, "gram") else 0.0
     if row.propagation != "dense":
         operations += 2.0 * tokens * size.linear * (2 if row.propagation == "block" else 1)
-        operations += size.gram(tokens) if needs == "gram" else 0
+        operations += size.gram(tokens) if bundle_covers(needs, "gram") else 0
     return disk, operations
 
 

@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 
 from pipelines.grid import (
     Candidate,
-    allocation_slug,
     candidates,
+    choice_slug,
     given_options,
-    method_slug,
     slug,
     sparsity_of,
+    table_slug,
     target_slug,
 )
+from pipelines.needs import Bundles, dense_bundles, needs_of, rule_of
 from pipelines.schema import (
     DOWNLOADER,
+    PRUNER,
+    AllocationRow,
     Compute,
     DownloadRow,
     PerplexityRow,
@@ -33,12 +36,11 @@ from pipelines.schema import (
     ZeroshotRow,
 )
 from pipelines.study import Catalogue, Perplexity, Study, Zeroshot
+from secateur.allocation import ALLOCATIONS
 from secateur.errors import UserError
 from secateur.methods import METHODS
 from secateur.recovery import UPDATES
-from secateur.statistics import join
-
-Bundles = Mapping[tuple[str, str], str]
+from secateur.refinement import REFINEMENTS
 
 
 class Tables(Strict):
@@ -48,6 +50,7 @@ class Tables(Strict):
     compute: Compute
     download: dict[str, DownloadRow]
     stats: dict[str, StatsRow]
+    allocations: dict[str, AllocationRow]
     runs: dict[str, RunRow]
     ppl: dict[str, PerplexityRow]
     zeroshot: dict[str, ZeroshotRow]
@@ -70,29 +73,13 @@ def expand(studies: Mapping[str, Study], catalogue: Catalogue) -> Tables:
     return Tables(studies=[*studies], compute=computes[first], report=Report(studies=report), **rows.tables)
 
 
-def needs_of(candidate: Candidate) -> str:
-    """What the method and the update of a run have to know: `nothing`, or a bundle."""
-    return join([METHODS.get(candidate.method).needs, UPDATES.get(candidate.update).needs])
-
-
-def dense_bundles(studies: Mapping[str, Study]) -> Bundles:
-    """(model, calibration) → the bundle that serves every `dense` run of it, or the one that its YAML asks for."""
-    needs: dict[tuple[str, str], list[str]] = {}
-    for study in studies.values():
-        for candidate in candidates(study):
-            calibration = candidate.calibration
-            if calibration is None or candidate.propagation != "dense" or (need := needs_of(candidate)) == "nothing":
-                continue
-            explicit = study.calibrations[calibration].bundle
-            needs.setdefault((candidate.model, calibration), []).append(explicit or need)
-    return {pair: join(["tokens", *found]) for pair, found in needs.items()}
-
-
 class _Rows:
     """Tables under construction; remembers which study a row came from."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, Any]] = {name: {} for name in ("download", "stats", "runs", "ppl", "zeroshot")}
+        self.tables: dict[str, dict[str, Any]] = {
+            name: {} for name in ("download", "stats", "allocations", "runs", "ppl", "zeroshot")
+        }
         self.origin: dict[tuple[str, str], str] = {}
 
     def add(self, table: str, key: str, row: Strict, study: str) -> str:
@@ -160,36 +147,75 @@ class _Expansion:
 
     def run(self, candidate: Candidate) -> str:
         """A run, and the calibration that it reads. A run that needs no data has no calibration and no propagation."""
-        options = given_options(candidate, METHODS.get(candidate.method))
+        method, where = METHODS.get(candidate.method.name), candidate.where
+        options = given_options(candidate.method, method, where)
+        refinement = given_options(candidate.refinement, REFINEMENTS.get(candidate.refinement.name), where)
+        update = given_options(candidate.update, UPDATES.get(candidate.update.name), where)
         calibration = None if needs_of(candidate) == "nothing" else candidate.calibration
+        name, shares = self.allocation(candidate)
         words = [candidate.model, *([calibration] if calibration else [])]
-        words += [method_slug(candidate.method, options), target_slug(candidate)]
-        words += [allocation_slug(candidate.allocation)] if candidate.allocation != "uniform" else []
+        words += [choice_slug(candidate.method.name, options), target_slug(candidate)]
+        words += [f"{slug(candidate.gradients)}-gradients"] if method.gradients and candidate.gradients else []
+        words += [name] if isinstance(name, str) and name != "uniform" else []
+        words += [table_slug(name)] if not isinstance(name, str) else []
         words += [candidate.count] if candidate.count != "reference" else []
-        words += [slug(candidate.update)] if candidate.update != "none" else []
+        words += [choice_slug(candidate.refinement.name, refinement)] if candidate.refinement.name != "none" else []
+        words += [choice_slug(candidate.update.name, update)] if candidate.update.name != "none" else []
         words += [candidate.propagation] if calibration else []
         row = {
             "model": candidate.model,
             "source": self.stats(calibration, candidate) if calibration else f"models/{candidate.model}",
+            "gradients": self.gradients(candidate) if method.gradients else f"models/{candidate.model}",
             "calibration": calibration,
-            "method": candidate.method,
+            "method": candidate.method.name,
             "options": options,
             "sparsity": sparsity_of(candidate),
             "pattern": candidate.pattern,
             "count": candidate.count,
             "propagation": candidate.propagation if calibration else "dense",
-            "allocation": candidate.allocation,
-            "update": candidate.update,
+            "allocation": name,
+            "shares": shares,
+            "refinement": candidate.refinement.name,
+            "refinement_options": refinement,
+            "update": candidate.update.name,
+            "update_options": update,
         }
         return self.add("runs", "--".join(words), RunRow, row)
 
+    def allocation(self, candidate: Candidate) -> tuple[str | list[float | str], str]:
+        """The name of the rule, or the table, and the file that DVC watches for it."""
+        rule = rule_of(candidate)
+        if rule is None:
+            return candidate.allocation if isinstance(candidate.allocation, list) else "uniform", PRUNER
+        kind = ALLOCATIONS.get(rule.name)
+        options = given_options(rule, kind, candidate.where)
+        calibration = None if kind.needs == "nothing" else candidate.calibration
+        name = choice_slug(rule.name, options)
+        source = f"models/{candidate.model}"
+        if calibration:
+            source = self.calibrated(calibration, candidate.model, self.bundles[candidate.model, calibration])
+        key = "--".join([candidate.model, *([calibration] if calibration else []), name, target_slug(candidate)])
+        row = {"model": candidate.model, "source": source, "calibration": calibration, "rule": rule.name, "options": options}
+        row |= {"sparsity": sparsity_of(candidate), "pattern": candidate.pattern}
+        return name, f"results/allocation/{self.add('allocations', key, AllocationRow, row)}.json"
+
     def stats(self, name: str, candidate: Candidate) -> str:
         """`dense` runs read statistics; the others read only tokens, since they observe the model as they prune."""
+        bundle = self.bundles[candidate.model, name] if candidate.propagation == "dense" else "tokens"
+        return self.calibrated(name, candidate.model, bundle)
+
+    def gradients(self, candidate: Candidate) -> str:
+        """Gradients of the dense model, from the run's own calibration unless the study names another."""
+        name = candidate.gradients or candidate.calibration
+        assert name is not None, "validation lets no such run pass"
+        return self.calibrated(name, candidate.model, "gradients")
+
+    def calibrated(self, name: str, model: str, bundle: str) -> str:
+        """Where the bundle of a calibration lies below artifacts/."""
         calibration = self.study.calibrations[name]
         self.corpus(calibration.corpus)
-        bundle = self.bundles[candidate.model, name] if candidate.propagation == "dense" else "tokens"
-        row = {"model": candidate.model, **calibration.model_dump(), "bundle": bundle}
-        return "stats/" + self.add("stats", f"{candidate.model}--{name}--{bundle}", StatsRow, row)
+        row = {"model": model, **calibration.model_dump(), "bundle": bundle}
+        return "stats/" + self.add("stats", f"{model}--{name}--{bundle}", StatsRow, row)
 
     def perplexity(self, entry: Perplexity, subject: _Subject) -> str:
         """The key names a split only if it is not the one that is meant for evaluation."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from hashlib import sha256
 from itertools import product
 from typing import Any, get_type_hints
@@ -10,25 +10,26 @@ from typing import Any, get_type_hints
 from pydantic import create_model
 
 from pipelines.schema import Strict, parse
-from pipelines.study import Study
+from pipelines.study import Choice, Study
 from secateur.patterns import parse_pattern
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point of a grid. `where` is its place in the YAML; `sparsity` and `calibration` are None where left out."""
+    """One point of a grid; `where` is its place in the YAML. What a study left out is None."""
 
     where: str
     model: str
     calibration: str | None
-    method: str
-    options: Mapping[str, Any]
+    gradients: str | None
+    method: Choice
     sparsity: float | None
     pattern: str
     count: str
     propagation: str
-    allocation: str | list[float]
-    update: str
+    allocation: Choice | list[float | str]
+    refinement: Choice
+    update: Choice
 
 
 def candidates(study: Study) -> Iterator[Candidate]:
@@ -43,21 +44,23 @@ def candidates(study: Study) -> Iterator[Candidate]:
             grid.sparsity or [None],
             grid.count,
             grid.allocation,
+            grid.refinement,
             grid.update,
             grid.propagation,
         )
-        for model, calibration, method, pattern, sparsity, count, allocation, update, propagation in points:
+        for model, calibration, method, pattern, sparsity, count, allocation, refinement, update, propagation in points:
             yield Candidate(
                 where=f"runs[{index}]",
                 model=model,
                 calibration=calibration,
-                method=method.name,
-                options=method.options,
+                gradients=grid.gradients,
+                method=method,
                 sparsity=sparsity,
                 pattern=pattern,
                 count=count,
                 propagation=propagation,
                 allocation=allocation,
+                refinement=refinement,
                 update=update,
             )
 
@@ -68,26 +71,30 @@ def sparsity_of(candidate: Candidate) -> float | None:
     return group[0] / group[1] if group else candidate.sparsity
 
 
-def parsed_options(candidate: Candidate, method: type, where: str) -> dict[str, Any]:
-    """The options that were given, checked against the fields of the method's dataclass (`UserError` for bad ones)."""
-    types = get_type_hints(method)
-    known: dict[str, Any] = {field.name: (types[field.name], ...) for field in fields(method)}
-    for field in fields(method):
+def parsed_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:
+    """The options that were given, checked against the fields of the dataclass `kind` (`UserError` for bad ones)."""
+    if not is_dataclass(kind):
+        return dict(parse(Strict, choice.options, where))
+    types = get_type_hints(kind)
+    known: dict[str, Any] = {field.name: (types[field.name], ...) for field in fields(kind)}
+    for field in fields(kind):
         optional = field.default is not MISSING or field.default_factory is not MISSING
-        if optional and field.name not in candidate.options:
+        if optional and field.name not in choice.options:
             known[field.name] = (types[field.name] | None, None)
-    options = parse(create_model(method.__name__, __base__=Strict, **known), dict(candidate.options), where)
-    return {name: getattr(options, name) for name in sorted(candidate.options)}
+    options = parse(create_model(kind.__name__, __base__=Strict, **known), choice.options, where)
+    return {name: getattr(options, name) for name in sorted(choice.options)}
 
 
-def given_options(candidate: Candidate, method: type) -> dict[str, Any]:
+def given_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:
     """The options that differ from their defaults: equal runs have equal rows however they are written."""
-    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(method)}
-    options = parsed_options(candidate, method, candidate.where)
+    options = parsed_options(choice, kind, where)
+    if not is_dataclass(kind):
+        return options
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     return {name: value for name, value in options.items() if value != defaults[name]}
 
 
-def method_slug(name: str, options: Mapping[str, Any]) -> str:
+def choice_slug(name: str, options: Mapping[str, Any]) -> str:
     """`wanda`, `wanda-use-variant`, `sparsegpt-percdamp-0p1`."""
     words = [name]
     for option, value in options.items():
@@ -113,8 +120,6 @@ def target_slug(candidate: Candidate) -> str:
     return f"{group[0]}of{group[1]}" if group else number_slug(round(100 * (candidate.sparsity or 0), 9))
 
 
-def allocation_slug(allocation: str | list[float]) -> str:
-    """The name of a rule; for a table the start of a digest of its numbers."""
-    if isinstance(allocation, str):
-        return slug(allocation)
-    return f"table-{sha256(repr([float(value) for value in allocation]).encode()).hexdigest()[:8]}"
+def table_slug(table: list[float | str]) -> str:
+    """The start of a digest of a table's entries."""
+    return f"table-{sha256(repr(table).encode()).hexdigest()[:8]}"

@@ -14,7 +14,12 @@ from secateur.artifacts import write_text
 from secateur.errors import UserError
 
 PARAMS = Path("params.yaml")
-RESULTS = {"sparsity": "runs", "ppl": "ppl", "zeroshot": "zeroshot"}  # folder below results/ → the table it belongs to
+RESULTS = {
+    "allocation": "allocations",
+    "sparsity": "runs",
+    "ppl": "ppl",
+    "zeroshot": "zeroshot",
+}  # folder below results/ → the table it belongs to
 
 
 def read_studies(references: Sequence[str]) -> dict[str, Study]:

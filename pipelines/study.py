@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from pipelines.schema import (
-    Allocation,
     Bundle,
     Compute,
     Digests,
@@ -22,10 +21,12 @@ from pipelines.schema import (
     Source,
     Sparsity,
     Strict,
+    Table,
     parse,
 )
 from secateur.artifacts import read_json
 from secateur.errors import UserError, unknown_name
+from secateur.shares import DENSE
 
 ROOT = Path("pipelines")
 CATALOGUE = ROOT / "assets.yaml"
@@ -39,9 +40,13 @@ def _as_list(value: Any) -> Any:
 
 
 def _tables_as_list(value: Any) -> Any:
-    """A list of numbers is one allocation, not several."""
-    several = isinstance(value, list) and any(isinstance(item, str | list) for item in value)
-    return value if several else [value]
+    """A list of numbers, or of patterns, is one allocation, not several."""
+    one = isinstance(value, list) and all(not isinstance(item, list | dict) and not _is_name(item) for item in value)
+    return value if isinstance(value, list) and not one else [value]
+
+
+def _is_name(item: Any) -> bool:
+    return isinstance(item, str) and ":" not in item and item != DENSE
 
 
 def _named(value: Any) -> Any:
@@ -107,8 +112,8 @@ class Calibration(Strict):
     bundle: Bundle | None = None
 
 
-class MethodChoice(Strict):
-    """A method by name, and its options beside it."""
+class Choice(Strict):
+    """Something by name, and its options beside it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -119,18 +124,30 @@ class MethodChoice(Strict):
         return dict(self.model_extra or {})
 
 
+Named = Annotated[Choice, BeforeValidator(_named)]
+
+
+TableOrRule = Annotated[
+    Annotated[Table, Tag("table")] | Annotated[Named, Tag("rule")],
+    Discriminator(lambda value: "table" if isinstance(value, list) else "rule"),
+]
+
+
 class RunGrid(Strict):
-    """Runs: every value may be a list, and the product is taken. Left out: every model, the only calibration."""
+    """Runs: every value may be a list, and the product is taken. Left out: every model, the only calibration. `gradients` is
+    the calibration whose gradients a method reads that needs them; left out, that of the run."""
 
     model: Axis[str] | None = None
     calibration: Axis[str] | None = None
-    method: Axis[Annotated[MethodChoice, BeforeValidator(_named)]]
+    gradients: str | None = None
+    method: Axis[Named]
     sparsity: Axis[Sparsity] | None = None
     pattern: Axis[Pattern] = Field(["unstructured"])
     count: Axis[Literal["reference", "exact"]] = Field(["reference"])
     propagation: Axis[Literal["site", "block", "dense"]] = Field(["site"])
-    allocation: Annotated[list[Allocation], BeforeValidator(_tables_as_list)] = Field(["uniform"])
-    update: Axis[str] = Field(["none"])
+    allocation: Annotated[list[TableOrRule], BeforeValidator(_tables_as_list)] = Field([Choice(name="uniform")])
+    refinement: Axis[Named] = Field([Choice(name="none")])
+    update: Axis[Named] = Field([Choice(name="none")])
 
 
 class Perplexity(Strict):

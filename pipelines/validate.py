@@ -7,9 +7,9 @@ were downloaded, that lie in a `file:` source, or whose facts the catalogue list
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipelines.expand import needs_of
 from pipelines.grid import Candidate, candidates, parsed_options, sparsity_of
-from pipelines.study import TASKS, Catalogue, Study
+from pipelines.needs import needs_of, rule_of
+from pipelines.study import TASKS, Catalogue, Choice, Study
 from secateur.allocation import ALLOCATIONS
 from secateur.calibration import SAMPLERS
 from secateur.errors import UserError, unknown_name
@@ -17,6 +17,8 @@ from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.patterns import parse_pattern
 from secateur.recovery import UPDATES
+from secateur.refinement import REFINEMENTS
+from secateur.shares import check_table
 from secateur.statistics import bundle_covers
 
 Config = Mapping[str, Any]
@@ -82,13 +84,15 @@ def _run(candidate: Candidate, study: Study, configs: Mapping[str, Config]) -> I
     where = candidate.where
     names = [
         *_unknown(f"{where}.model", [candidate.model], "model of this study", study.models),
-        *_unknown(f"{where}.method", [candidate.method], METHODS.kind, METHODS),
-        *_unknown(f"{where}.update", [candidate.update], UPDATES.kind, UPDATES),
+        *_unknown(f"{where}.method", [candidate.method.name], METHODS.kind, METHODS),
+        *_unknown(f"{where}.refinement", [candidate.refinement.name], REFINEMENTS.kind, REFINEMENTS),
+        *_unknown(f"{where}.update", [candidate.update.name], UPDATES.kind, UPDATES),
     ]
-    if isinstance(candidate.allocation, str):
-        names += _unknown(f"{where}.allocation", [candidate.allocation], ALLOCATIONS.kind, ALLOCATIONS)
-    if candidate.calibration is not None:
-        names += _unknown(f"{where}.calibration", [candidate.calibration], "calibration of this study", study.calibrations)
+    if isinstance(candidate.allocation, Choice):
+        names += _unknown(f"{where}.allocation", [candidate.allocation.name], ALLOCATIONS.kind, ALLOCATIONS)
+    for axis in ("calibration", "gradients"):
+        if (name := getattr(candidate, axis)) is not None:
+            names += _unknown(f"{where}.{axis}", [name], "calibration of this study", study.calibrations)
     yield from names
     yield from _sparsity(candidate)
     config = configs.get(candidate.model)
@@ -105,23 +109,18 @@ def _sparsity(candidate: Candidate) -> Iterator[str]:
         yield f"{where}.sparsity: missing; pattern 'unstructured' needs it"
     elif candidate.sparsity is not None and abs(candidate.sparsity - target) > 1e-9:
         yield f"{where}.sparsity: {candidate.sparsity}: pattern {candidate.pattern} is {target:g}; leave sparsity out"
-    if isinstance(candidate.allocation, str) or target is None:
-        return
-    if candidate.pattern != "unstructured":
-        yield f"{where}.allocation: pattern {candidate.pattern} fixes the sparsity of every block; use 'uniform'"
-        return
-    mean = sum(candidate.allocation) / len(candidate.allocation)
-    if abs(mean - target) > 1e-3:
-        yield f"{where}.allocation: its mean is {mean:.4f}: must be the sparsity {target:g} within 0.001"
 
 
 def _shapes(candidate: Candidate, config: Config) -> Iterator[str]:
     """What the model's own sizes forbid."""
     adapter = adapter_for(config)
     blocks = adapter.blocks(config)
-    if not isinstance(candidate.allocation, str) and len(candidate.allocation) != blocks:
-        entries = len(candidate.allocation)
-        yield f"{candidate.where}.allocation: {entries} entries: {candidate.model} has {blocks} blocks"
+    target = sparsity_of(candidate)
+    if isinstance(candidate.allocation, list) and target is not None:
+        try:
+            check_table(candidate.allocation, target, candidate.pattern, blocks)
+        except UserError as error:
+            yield f"{candidate.where}.allocation: {candidate.model}: {error}"
     if group := parse_pattern(candidate.pattern):
         layers: dict[int, list[str]] = {}
         for layer, (_, width) in adapter.widths(config).items():
@@ -136,43 +135,49 @@ def _shapes(candidate: Candidate, config: Config) -> Iterator[str]:
 
 def _method(candidate: Candidate) -> Iterator[str]:
     """Options, and what the method and its options rule out."""
-    method, where = METHODS.get(candidate.method), f"{candidate.where}.method"
-    try:
-        options = parsed_options(candidate, method, where)
-    except UserError as error:
-        yield from str(error).splitlines()
-        return
-    try:
-        instance = method(**options)
-    except UserError as error:
-        yield f"{where}: {error}"
-        return
-    group = parse_pattern(candidate.pattern)
-    if group and getattr(instance, "use_variant", False):
-        yield f"{where}: {candidate.method} use_variant has no {candidate.pattern} form; use pattern 'unstructured'"
-    if group and (blocksize := getattr(instance, "blocksize", group[1])) % group[1]:
-        yield (
-            f"{candidate.where}.pattern: {candidate.pattern}: {group[1]} does not divide the blocksize {blocksize} "
-            f"of {candidate.method}"
-        )
-    if method.updates_weights and UPDATES.get(candidate.update).updates_weights:
-        yield f"{candidate.where}.update: {candidate.update}: {candidate.method} updates them already; use 'none'"
+    where, group = candidate.where, parse_pattern(candidate.pattern)
+    chosen: list[tuple[str, Choice, Any]] = [
+        ("method", candidate.method, METHODS.get(candidate.method.name)),
+        ("refinement", candidate.refinement, REFINEMENTS.get(candidate.refinement.name)),
+        ("update", candidate.update, UPDATES.get(candidate.update.name)),
+    ]
+    if isinstance(candidate.allocation, Choice):
+        chosen.append(("allocation", candidate.allocation, ALLOCATIONS.get(candidate.allocation.name)))
+    for axis, choice, kind in chosen:
+        try:
+            instance = kind(**parsed_options(choice, kind, f"{where}.{axis}"))
+        except UserError as error:
+            yield from (line if line.startswith(where) else f"{where}.{axis}: {line}" for line in str(error).splitlines())
+            continue
+        if group and getattr(instance, "use_variant", False):
+            yield f"{where}.{axis}: {choice.name} use_variant has no {candidate.pattern} form; use pattern 'unstructured'"
+        if group and (blocksize := getattr(instance, "blocksize", group[1])) % group[1]:
+            yield (f"{where}.pattern: {candidate.pattern}: {group[1]} does not divide the blocksize {blocksize} of {choice.name}")
+        if group and axis == "allocation" and choice.name not in ("uniform", "owl"):
+            yield f"{where}.allocation: {choice.name} has no n:m form; use uniform, owl or a table"
 
 
 def _statistics(candidate: Candidate, study: Study) -> Iterator[str]:
-    """Whether the run gets what it has to know."""
+    """Whether the run, and the rule that spreads its sparsity, get what they have to know."""
+    where, rule = candidate.where, rule_of(candidate)
     need = needs_of(candidate)
-    if need == "nothing":
-        return
+    gradients = METHODS.get(candidate.method.name).gradients and not candidate.gradients
+    needed = {
+        f"{where}.calibration: missing; {candidate.method.name} needs one": need != "nothing" or gradients,
+        f"{where}.calibration: missing; allocation {rule.name if rule else ''} needs one": rule
+        and ALLOCATIONS.get(rule.name).needs != "nothing",
+    }
     if candidate.calibration is None:
         names = ", ".join(study.calibrations) or "none, add one under calibrations"
-        yield f"{candidate.where}.calibration: missing; {candidate.method} needs one (known: {names})"
+        yield from (f"{line} (known: {names})" for line, wanted in needed.items() if wanted)
         return
     has = study.calibrations[candidate.calibration].bundle
-    if has and candidate.propagation == "dense" and not bundle_covers(has, need):
-        what = candidate.method if candidate.update == "none" else f"{candidate.method} with update {candidate.update}"
+    if has and need != "nothing" and candidate.propagation == "dense" and not bundle_covers(has, need):
+        parts = {"refinement": candidate.refinement.name, "update": candidate.update.name}
+        with_parts = [f"{part} {name}" for part, name in parts.items() if name != "none"]
+        what = " with ".join([candidate.method.name, *([" and ".join(with_parts)] if with_parts else [])])
         yield (
-            f"{candidate.where}: dense {what} needs the bundle {need!r}: calibration {candidate.calibration} keeps "
+            f"{where}: dense {what} needs the bundle {need!r}: calibration {candidate.calibration} keeps "
             f"only {has!r}; raise or leave out calibrations.{candidate.calibration}.bundle"
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur.api import calibrate as calibrate
+    from secateur.api import gradients as gradients
     from secateur.api import prune as prune
     from secateur.calibration.text import sample as sample
     from secateur.errors import UserError as UserError
@@ -27,6 +28,7 @@ _HOMES = {
     "UserError": "secateur.errors",
     "assemble": "secateur.models.load",
     "calibrate": "secateur.api",
+    "gradients": "secateur.api",
     "load": "secateur.models.load",
     "perplexity": "secateur.evaluation.perplexity",
     "prune": "secateur.api",

@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from secateur import engine
-from secateur.artifacts import temporary
+from secateur.artifacts import identity, temporary
 from secateur.recipe import Recipe
 from secateur.statistics.collect import collect
+from secateur.statistics.gradients import collect_gradients
 
 
 def calibrate(model: Path | str, tokens: Tensor, out: Path | str, *, bundle: str = "gram", device: str = "auto") -> Path:
@@ -19,6 +20,14 @@ def calibrate(model: Path | str, tokens: Tensor, out: Path | str, *, bundle: str
     return out
 
 
+def gradients(model: Path | str, tokens: Tensor, out: Path | str, *, device: str = "auto") -> Path:
+    """Gradient magnitudes of the dense model, for the methods that read them, in the folder `out`."""
+    out = Path(out)
+    settings = {"bundle": "gradients", "tokens": _digest(tokens)}
+    collect_gradients(Path(model), tokens, out, work=temporary(out), settings=settings, device=device)
+    return out
+
+
 def prune(
     model: Path | str,
     recipe: Recipe,
@@ -26,15 +35,18 @@ def prune(
     *,
     tokens: Tensor | None = None,
     statistics: Path | str | None = None,
+    gradients: Path | str | None = None,
     device: str = "auto",
 ) -> Path:
     """Prune the checkpoint folder `model` into the run folder `out` (masks, and values where the method changes them).
 
-    Give `tokens` for the propagations `site` and `block`, a folder made by `calibrate` for `dense`. A call that was
-    interrupted continues after its last finished block.
+    Give `tokens` for the propagations `site` and `block`, a folder made by `calibrate` for `dense`, and one made by `gradients`
+    for a method that reads them. A call that was interrupted continues after its last finished block.
     """
     out = Path(out)
     settings = {"recipe": recipe.settings(), "tokens": None if tokens is None else _digest(tokens)}
+    if gradients is not None:
+        settings["gradients"] = identity(Path(gradients))
     engine.prune(
         Path(model),
         recipe,
@@ -43,6 +55,7 @@ def prune(
         settings=settings,
         tokens=tokens,
         statistics=None if statistics is None else Path(statistics),
+        gradients=None if gradients is None else Path(gradients),
         device=device,
     )
     return out

@@ -1,6 +1,8 @@
 """The one loop of pruning: walk the blocks, observe, allocate, solve, propagate, save."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
-from secateur.artifacts import read_json
+from secateur.artifacts import read_json, write_json
 from secateur.errors import UserError
 from secateur.masks import PrunedLinear, PrunedStore
-from secateur.methods.base import Target
+from secateur.methods.base import Surroundings, Target
 from secateur.models.adapters import Site
 from secateur.models.linears import linear_at, weight_of
 from secateur.recipe import Recipe
-from secateur.statistics import SiteStatistics, StatisticsStore, bundle_covers
+from secateur.statistics import SiteStatistics, bundle_covers
+from secateur.statistics.gradients import open_gradients
+from secateur.statistics.store import open_statistics
 from secateur.walk import Walk, on_arrival
 
 Results = dict[str, PrunedLinear]
@@ -31,6 +35,7 @@ def prune(
     settings: Mapping[str, Any],
     tokens: Tensor | None = None,
     statistics: Path | None = None,
+    gradients: Path | None = None,
     device: str = "auto",
     memory: int = 2 << 30,
     progress: bool = True,
@@ -38,23 +43,26 @@ def prune(
     """Prune every block of the checkpoint folder `model` → folder `out` with masks and, where they changed, values.
 
     `tokens` [sequences, length] feed the propagations `block` and `site`; `statistics` is the calibration folder of `dense`
-    (neither for a method that needs no data). `memory`, in bytes, decides whether `site` runs the batch at once or
+    (neither for a method that needs no data); `gradients` is the folder of `collect_gradients`, for a method that reads them.
+    `memory`, in bytes, decides whether `site` runs the batch at once or
     recomputes the block up to each site: the result is the same. `work` is where finished blocks wait for a restart.
     """
     solve = Solver(recipe)
+    magnitudes = open_gradients(gradients, model) if solve.method.gradients else None
     data_free = not bundle_covers(recipe.needs, "tokens")
     walk = Walk(model, tokens, device, {"settings": settings, "recipe": recipe.settings()}, work)
     targets, store = recipe.targets(len(walk.model)), PrunedStore(work)
     goal = recipe.pattern if recipe.pattern != "unstructured" else f"{recipe.sparsity:.0%}"
 
     if data_free or recipe.propagation == "dense":
-        known, hidden, first = (None if data_free else _statistics(statistics, recipe.needs)), None, store.blocks
+        known, hidden, first = open_statistics(statistics, recipe.needs), None, store.blocks
     else:
         known, hidden = None, walk.begin(recipe.needs, whole=recipe.propagation == "site", budget=memory)
-        first = hidden.position
+        first, solve.attention = hidden.position, walk.attention
     for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
-            solve.stored_dtypes = walk.model.stored_dtypes
+            solve.stored_dtypes, solve.choices = walk.model.stored_dtypes, {}
+            solve.gradients = magnitudes.read(index, walk.model.device) if magnitudes else {}
             if hidden is None:
                 sites = known.read(index, walk.model.device) if known else {}
                 results = solve.block(block, walk.sites, sites, targets[index])
@@ -63,33 +71,40 @@ def prune(
                 hidden.run(block)
             else:
                 results = _site_by_site(walk, block, solve, targets[index])
+            _note_choices(work, index, solve.choices)
             store.write(index, results)
         if hidden is not None:
             hidden.advance(walk.checkpoint)
     walk.finish(out, settings)
 
 
-def _statistics(folder: Path | None, needs: str) -> StatisticsStore:
-    if folder is None:
-        raise UserError("propagation 'dense' needs the statistics folder of a calibration")
-    has = read_json(folder / "settings.json").get("bundle", "nothing")
-    if not bundle_covers(has, needs):
-        raise UserError(f"{folder} holds the bundle {has!r}; this run needs {needs!r}: calibrate with bundle {needs!r}")
-    return StatisticsStore(folder)
+def _note_choices(work: Path, index: int, choices: Mapping[str, Any]) -> None:
+    """Add what the method decided in this block, if it decides anything, to the run's `choices.json`."""
+    if choices:
+        known = read_json(work / "choices.json") if (work / "choices.json").is_file() else {}
+        write_json(work / "choices.json", known | {f"block_{index:03d}": choices})
 
 
 class Solver:
-    """A recipe's method and update on one site, written into the block, so that what runs next sees pruned weights."""
+    """A recipe's method, refinement and update on one site, written into the block: what runs next sees pruned weights."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.method, self.update = recipe.build_method(), recipe.build_update()
+        self.method, self.refinement, self.update = recipe.build_method(), recipe.build_refinement(), recipe.build_update()
         self.stored_dtypes: Mapping[str, torch.dtype] = {}  # new weights are rounded to what the checkpoint stores
+        self.attention: Callable[..., Iterator[Tensor]] | None = None  # of the walk, where calibration inputs are at hand
+        self.choices: dict[str, Any] = {}  # what the method noted of the block in memory
+        self.gradients: Mapping[str, Tensor] = {}  # of the block in memory, by linear, if the method reads them
 
     def site(self, block: nn.Module, site: Site, statistics: SiteStatistics, target: Target) -> Results:
         """Prune the linears of one site."""
         weights = [weight_of(linear_at(block, path)) for path in site.linears]
+        if self.gradients:
+            statistics = replace(statistics, gradients=tuple(self.gradients[path] for path in site.linears))
+        around = Surroundings(self.attention and partial(self.attention, block, site), self.choices)
         try:
-            solved = self.method.prune(weights, statistics, [target] * len(weights))
+            targets = [target] * len(weights)
+            solved = self.method.prune_in(weights, statistics, targets, around)
+            solved = self.refinement.refine(weights, statistics, solved, targets)
             solved = self.update.update(weights, statistics, solved)
         except UserError as error:
             raise UserError(f"{site.name} ({', '.join(site.linears)}): {error}") from None

@@ -1,19 +1,22 @@
-"""What a run is, apart from its model and its calibration: method, target, propagation, allocation and weight update."""
+"""What a run is, apart from its model and its calibration: method, target, propagation, allocation, refinement, update."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from secateur.allocation import allocate
 from secateur.errors import UserError, unknown_name
 from secateur.methods import METHODS
 from secateur.patterns import parse_pattern
 from secateur.recovery import UPDATES
+from secateur.refinement import REFINEMENTS
+from secateur.registry import Registry
+from secateur.shares import DENSE, check_table
 from secateur.statistics.bundles import join
 
 if TYPE_CHECKING:
     from secateur.methods.base import Method, Target
     from secateur.recovery.base import Update
+    from secateur.refinement.base import Refinement
 
 PROPAGATIONS = ("dense", "block", "site")
 """Where the statistics of a linear come from.
@@ -32,9 +35,12 @@ class Recipe:
     pattern: str = "unstructured"
     count: str = "reference"
     propagation: str = "site"
-    allocation: str | Sequence[float] = "uniform"
+    allocation: str | Sequence[float | str] = "uniform"
+    refinement: str = "none"
     update: str = "none"
     options: Mapping[str, Any] = field(default_factory=dict)
+    refinement_options: Mapping[str, Any] = field(default_factory=dict)
+    update_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.propagation not in PROPAGATIONS:
@@ -46,39 +52,54 @@ class Recipe:
             nominal = group[0] / group[1]
             if self.sparsity is not None and abs(self.sparsity - nominal) > 1e-9:
                 raise UserError(f"sparsity {self.sparsity}: pattern {self.pattern} is {nominal}; leave the sparsity out")
-            if self.allocation != "uniform":
-                raise UserError(f"pattern {self.pattern} fixes the sparsity of every block: allocation must be 'uniform'")
             object.__setattr__(self, "sparsity", nominal)
+        if isinstance(self.allocation, str) and self.allocation != "uniform":
+            raise UserError(f"allocation {self.allocation!r}: must be 'uniform' or a table; secateur.allocate makes one")
 
     def build_method(self) -> "Method":
         """The method with its options; an unknown option is a `UserError`."""
-        method = METHODS.get(self.method)
-        known = [option.name for option in fields(method)]  # pyright: ignore[reportArgumentType]
-        for option in self.options:
-            if option not in known:
-                raise unknown_name(f"option of {self.method}", option, known)
-        return method(**self.options)
+        return _build(METHODS, self.method, self.options)
+
+    def build_refinement(self) -> "Refinement":
+        """What improves the mask."""
+        return _build(REFINEMENTS, self.refinement, self.refinement_options)
 
     def build_update(self) -> "Update":
-        """The weight update; refused after a method that already updates weights."""
-        update = UPDATES.get(self.update)()
-        if update.updates_weights and METHODS.get(self.method).updates_weights:
-            raise UserError(f"update {self.update!r} after {self.method}: that method updates the weights itself; use 'none'")
-        return update
+        """What fits the survivors to the mask in the end."""
+        return _build(UPDATES, self.update, self.update_options)
 
     @property
     def needs(self) -> str:
-        """The statistics bundle that the method and the update need together."""
-        return join([METHODS.get(self.method).needs, UPDATES.get(self.update).needs])
+        """The statistics bundle that the method, the refinement and the update need together."""
+        return join([METHODS.get(self.method).needs, REFINEMENTS.get(self.refinement).needs, UPDATES.get(self.update).needs])
 
     def targets(self, blocks: int) -> "list[Target]":
         """The target of every block."""
         from secateur.methods.base import Target
 
         assert self.sparsity is not None  # set by __post_init__
-        shares = allocate(self.allocation, self.sparsity, blocks)
-        return [Target(share, self.pattern, self.count) for share in shares]
+        if isinstance(self.allocation, str):
+            return [Target(self.sparsity, self.pattern, self.count)] * blocks
+        check_table(self.allocation, self.sparsity, self.pattern, blocks)
+        return [self._target(entry) for entry in self.allocation]
+
+    def _target(self, entry: float | str) -> "Target":
+        from secateur.methods.base import Target
+
+        if not isinstance(entry, str):
+            return Target(entry, self.pattern, self.count)
+        n, m = (0, 1) if entry == DENSE else map(int, entry.split(":"))
+        return Target(n / m, entry if n else "unstructured", self.count)
 
     def settings(self) -> dict[str, Any]:
         """Everything that defines the run, as JSON values."""
         return asdict(self)
+
+
+def _build(registry: Registry[Any], name: str, options: Mapping[str, Any]) -> Any:
+    kind = registry.get(name)
+    known = [option.name for option in fields(kind)] if is_dataclass(kind) else []
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    return kind(**options)

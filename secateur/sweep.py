@@ -1,6 +1,6 @@
 """The sweep of SparseGPT: prune, or only compensate, column by column, for all linears that share an input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,14 +63,25 @@ class Sweep:
     scores: Tensor | None
 
 
+Score = Callable[[Tensor, Tensor, slice], Tensor]
+"""(compensated weights [columns, rows], pivots U_jj [columns], which columns) → scores [columns, rows]; low ones go first."""
+
+
+def surgeon_score(weights: Tensor, pivots: Tensor, columns: slice) -> Tensor:
+    """SparseGPT's w² / U_jj²."""
+    return (weights / pivots[:, None]).square()
+
+
 def sweep(
     weights: Sequence[Tensor],
     factor: Factor,
     blocksize: int,
     targets: Sequence[Target] | None = None,
     masks: Sequence[Tensor] | None = None,
+    score: Score = surgeon_score,
 ) -> Sweep:
-    """Prune to `targets`, or only compensate for given `masks`. Weights [out, width] share their input and are swept together.
+    """Prune to `targets` by `score`, or only compensate for given `masks`. Weights [out, width] share their input and are swept
+    together.
 
     The textbook sweep writes every error into all columns to its right at once. Here a column collects the errors of the
     columns to its left just before it is read, w_j - Σ_i<j e_i·U_ij: the same numbers with a fraction of the memory traffic.
@@ -94,7 +105,7 @@ def sweep(
     for start in range(0, width, blocksize):
         block = slice(start, min(start + blocksize, width))
         if goals and not pattern:
-            scores[block] = (work[block] / pivots[block, None]).square()
+            scores[block] = score(work[block], pivots[block], block)
             linears = scores[block].split(rows, dim=1)
             chosen = [layer_threshold(part.T, t.sparsity, t.count).T for part, t in zip(linears, goals, strict=True)]
             mask[block] = torch.cat(chosen, dim=1)
@@ -102,7 +113,7 @@ def sweep(
             part = slice(first, min(first + piece, block.stop))
             work[part].addmm_(upper[block.start : first, part].T, errors[block.start : first], alpha=-1)
             if pattern:
-                scores[part] = (work[part] / pivots[part, None]).square()
+                scores[part] = score(work[part], pivots[part], part)
                 mask[part] = n_of_m(scores[part].T, *pattern).T
             # The errors of columns still to come are zero, so every column may read those of the whole piece.
             given, share = errors[part].T, mask[part] / pivots[part, None]

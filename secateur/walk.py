@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from secateur.artifacts import drop_interrupted, read_json, seal_folder, write_j
 from secateur.errors import UserError
 from secateur.hidden import HiddenStates, whole_batch_fits
 from secateur.models.adapters import Site
-from secateur.models.linears import linear_at, weight_of
+from secateur.models.attention import attention_call
+from secateur.models.linears import bias_of, linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
 from secateur.statistics.site import SiteAccumulator, SiteStatistics, sequences_per_piece
 
@@ -75,8 +76,20 @@ class Walk:
 
     def accumulator(self, block: nn.Module, site: Site) -> SiteAccumulator:
         """Empty sums for a site of the block."""
-        width = weight_of(linear_at(block, site.linears[0])).shape[1]
-        return SiteAccumulator(width, self.bundle, self.model.device)
+        linears = {path: linear_at(block, path) for path in site.linears}
+        weights = {path: (weight_of(linear), bias_of(linear)) for path, linear in linears.items()}
+        width = weights[site.linears[0]][0].shape[1]
+        return SiteAccumulator(width, self.bundle, self.model.device, weights)
+
+    def attention(self, block: nn.Module, site: Site, weights: Sequence[Tensor], samples: int) -> Iterator[Tensor]:
+        """Attention probabilities [tokens, tokens], head by head, of the first `samples` sequences, as the block's own code
+        computes them with the given weights [out, in] of the site's linears. The batch stays before the block."""
+        for part, arguments in self.hidden.batches():
+            if samples <= 0:
+                return
+            call = attention_call(block, site.linears, weights, lambda p=part, a=arguments: run_block(block, p, a))
+            yield from call.first(samples).heads()
+            samples -= len(part)
 
     def observe(self, block: nn.Module, keep: bool) -> dict[str, SiteStatistics]:
         """Statistics of every site from one pass over the batch; `keep` lets the batch move on with its outputs."""

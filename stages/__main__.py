@@ -37,6 +37,13 @@ def calibrate_stats(key: Key) -> None:
 
 @app.command()
 @one_line_errors
+def allocate(key: Key) -> None:
+    """Spread a sparsity over the blocks of a model by a rule such as OWL."""
+    import_module("stages.allocate").run(key)
+
+
+@app.command()
+@one_line_errors
 def prune(key: Key) -> None:
     """Prune a model block by block; continues where an interrupted run stopped."""
     import_module("stages.prune").run(key)

@@ -29,9 +29,12 @@ def run(key: str) -> None:
         pattern=row.pattern,
         count=row.count,
         propagation=row.propagation,
-        allocation=row.allocation,
+        allocation=read_json(Path(row.shares))["table"] if row.shares.endswith(".json") else row.allocation,
+        refinement=row.refinement,
         update=row.update,
         options=row.options,
+        refinement_options=row.refinement_options,
+        update_options=row.update_options,
     )
     calibration = None if row.calibration is None else ARTIFACTS / row.source
     settings = {"run": row.model_dump(), "calibration": _calibration_settings(calibration)}
@@ -48,6 +51,7 @@ def run(key: str) -> None:
         settings={**settings, "provenance": provenance},
         tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
         statistics=calibration,
+        gradients=ARTIFACTS / row.gradients,
         device=compute.device,
     )
     report = measure(out, model) | {

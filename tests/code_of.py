@@ -28,7 +28,13 @@ def code_of(stage: Path) -> set[str]:
 
 
 # Sub-packages with one file a name: a row depends on its own name's file, so that adding a method re-runs no other row.
-BY_NAME = {"secateur/methods": "${item.method}.py", "secateur/recovery": "${item.update}.py"}
+BY_NAME = {
+    "secateur/allocation": "${item.rule}.py",
+    "secateur/methods": "${item.method}.py",
+    "secateur/recovery": "${item.update}.py",
+    "secateur/refinement": "${item.refinement}.py",
+}
+SHARED = ("base.py", "table.py")
 
 
 def _unit(file: Path) -> str | None:
@@ -37,7 +43,7 @@ def _unit(file: Path) -> str | None:
         return folder
     if file.name == "__init__.py":  # the list of names: it decides no number
         return None
-    return f"{folder}/{file.name if file.name == 'base.py' else BY_NAME[folder]}"
+    return f"{folder}/{file.name if file.name in SHARED else BY_NAME[folder]}"
 
 
 def _imported(file: Path) -> Iterator[Path]:

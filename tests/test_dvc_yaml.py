@@ -10,14 +10,23 @@ from dvc.repo import Repo
 from dvc.stage import Stage
 
 from pipelines import select
+from secateur.allocation import ALLOCATIONS
 from secateur.methods import METHODS
 from secateur.recovery import UPDATES
+from secateur.refinement import REFINEMENTS
 from tests.code_of import ROOT, code_of
 
 GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-TABLES = {"download": "download", "calibrate-stats": "stats", "prune": "runs", "eval-ppl": "ppl", "eval-zeroshot": "zeroshot"}
+TABLES = {
+    "download": "download",
+    "calibrate-stats": "stats",
+    "allocate": "allocations",
+    "prune": "runs",
+    "eval-ppl": "ppl",
+    "eval-zeroshot": "zeroshot",
+}
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of DVC itself
-DATA = ("artifacts/", "results/", "${item.watch}")
+DATA = ("artifacts/", "results/", "${item.watch}", "${item.shares}")
 
 
 def body(stage: str) -> dict[str, Any]:
@@ -35,7 +44,7 @@ def test_code_dependencies_are_the_imports(stage: str) -> None:
 
 def test_a_registered_name_is_the_name_of_its_file() -> None:
     """dvc.yaml writes secateur/methods/${item.method}.py: that only works if it is so."""
-    for registry in (METHODS, UPDATES):
+    for registry in (ALLOCATIONS, METHODS, REFINEMENTS, UPDATES):
         for name in registry:
             assert registry.get(name).__module__.rpartition(".")[2] == name
 
@@ -98,6 +107,7 @@ def test_a_stage_reads_its_row_and_nothing_of_the_others(repo: Repo) -> None:
 def test_stages_that_may_use_a_gpu_say_so() -> None:
     assert [name for name in GRAPH["stages"] if body(name).get("meta", {}).get("gpu")] == [
         "calibrate-stats",
+        "allocate",
         "prune",
         "eval-ppl",
         "eval-zeroshot",

@@ -136,7 +136,7 @@ def test_dense_statistics_equal_the_first_block_of_block_propagation(
 def test_dense_refuses_statistics_that_hold_too_little(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
     folder = tiny_model("llama")
     statistics = secateur.calibrate(folder, tokens, tmp_path / "stats", bundle="moments", device="cpu")
-    with pytest.raises(secateur.UserError, match=r"holds the bundle 'moments'; this run needs 'gram'"):
+    with pytest.raises(secateur.UserError, match=r"holds the bundle 'moments'; 'gram' is needed"):
         secateur.prune(folder, Recipe("sparsegpt", 0.5, propagation="dense"), tmp_path / "run", statistics=statistics)
 
 

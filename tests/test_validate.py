@@ -60,7 +60,10 @@ SCHEMA = [
     ({"calibrations": {"a--b": CALIBRATION}}, "s: calibrations: 'a--b': must be lower-case letters and digits"),
     (calibration(sample=3), "s: calibrations.wiki: unknown key 'sample'; did you mean samples"),
     (calibration(samples="16"), "s: calibrations.wiki.samples: '16': must be a valid integer"),
-    (calibration(bundle="gramm"), "s: calibrations.wiki.bundle: 'gramm': must be 'tokens', 'moments' or 'gram'"),
+    (
+        calibration(bundle="gramm"),
+        "s: calibrations.wiki.bundle: 'gramm': must be 'tokens', 'moments', 'gram'",
+    ),
     (run(patern="2:4"), "s: runs[0]: unknown key 'patern'; did you mean pattern"),
     (run(sparsity=1.0), "s: runs[0].sparsity: 1.0: must be at least 0 and below 1"),
     (run(sparsity=[0.5, -0.1]), "s: runs[0].sparsity[1]: -0.1: must be at least 0 and below 1"),
@@ -70,7 +73,7 @@ SCHEMA = [
     (run(count="some"), "s: runs[0].count: 'some': must be 'reference' or 'exact'"),
     (run(propagation="blocks"), "s: runs[0].propagation: 'blocks': must be 'site', 'block' or 'dense'"),
     (run(method=[{"nam": "wanda"}]), "s: runs[0].method[0].name: missing"),
-    (run(allocation={"a": 1}), "s: runs[0].allocation: {'a': 1}: must be the name of an allocation"),
+    (run(allocation={"a": 1}), "s: runs[0].allocation.name: missing"),
     (run(allocation=[0.5, 1.0]), "every entry must be at least 0 and below 1"),
     (perplexity(protocol="C"), "s: perplexity[0].protocol: 'C': must be 'A' or 'B'"),
     (perplexity(windows=0), "s: perplexity[0].windows: 0: must be greater than 0"),
@@ -105,9 +108,15 @@ RULES = [
         "s: runs[0].pattern: 2:5: 5 does not divide the 1536 inputs of mlp.down_proj in smollm2",
     ),
     (run(method="sparsegpt", sparsity=None, pattern="3:6"), "6 does not divide the blocksize 128 of sparsegpt"),
-    (run(allocation=[0.5, 0.5]), "s: runs[0].allocation: 2 entries: smollm2 has 30 blocks"),
-    (run(allocation=[0.6] * 30), "s: runs[0].allocation: its mean is 0.6000: must be the sparsity 0.5 within 0.001"),
-    (run(allocation=[0.5] * 30, sparsity=None, pattern="2:4"), "pattern 2:4 fixes the sparsity of every block"),
+    (
+        run(allocation=[0.5, 0.5]),
+        "allocation: smollm2: allocation table has 2 entries: must have one for each of the 30",
+    ),
+    (
+        run(allocation=[0.6] * 30),
+        "allocation: smollm2: allocation table has the mean 0.6000: must be the run's sparsity",
+    ),
+    (run(allocation=[0.5] * 30, sparsity=None, pattern="2:4"), "allocation table entry 0.5: must be a pattern n:4, or 'dense'"),
     (
         run(method={"name": "wanda", "use_variant": True}, sparsity=None, pattern="2:4"),
         "s: runs[0].method: wanda use_variant has no 2:4 form; use pattern 'unstructured'",
@@ -116,7 +125,21 @@ RULES = [
     (run(method={"name": "wanda", "use_variant": 1}), "s: runs[0].method: use_variant: 1: must be a valid boolean"),
     (run(method={"name": "sparsegpt", "percdamp": "1"}), "s: runs[0].method: percdamp: '1': must be a valid number"),
     (run(method={"name": "sparsegpt", "percdamp": -1}), "s: runs[0].method: sparsegpt percdamp -1.0: must be above 0"),
-    (run(method="sparsegpt", update="obs"), "s: runs[0].update: obs: sparsegpt updates them already; use 'none'"),
+    (
+        run(allocation="dlp", sparsity=None, pattern="2:4"),
+        "allocation: dlp has no n:m form; use uniform, owl or a table",
+    ),
+    (
+        run(allocation={"name": "owl", "lam": -1}),
+        "s: runs[0].allocation: owl outlier 5.0, lam -1.0: must be above 0",
+    ),
+    (run(refinement="reselct"), "s: runs[0].refinement: unknown mask refinement 'reselct'; did you mean reselect?"),
+    (run(update={"name": "lsq", "iteration": 3}), "s: runs[0].update: unknown key 'iteration'; did you mean iterations?"),
+    (run(gradients="wik"), "s: runs[0].gradients: unknown calibration of this study 'wik'; did you mean wiki?"),
+    (
+        {"calibrations": {}, **run(method="magnitude", allocation="owl")},
+        "s: runs[0].calibration: missing; allocation owl needs one (known: none, add one under calibrations)",
+    ),
     (
         {**calibration(bundle="moments"), **run(method="sparsegpt", propagation="dense")},
         "s: runs[0]: dense sparsegpt needs the bundle 'gram': calibration wiki keeps only 'moments'",

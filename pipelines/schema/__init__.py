@@ -3,6 +3,8 @@
 from pipelines.schema.parsing import parse
 from pipelines.schema.rows import (
     DOWNLOADER,
+    PRUNER,
+    AllocationRow,
     Compute,
     DownloadRow,
     Fetched,
@@ -14,11 +16,12 @@ from pipelines.schema.rows import (
     StatsRow,
     ZeroshotRow,
 )
-from pipelines.schema.values import Allocation, Bundle, Digests, Holdout, Pattern, Positive, Slug, Source, Sparsity, Strict
+from pipelines.schema.values import Bundle, Digests, Holdout, Pattern, Positive, Slug, Source, Sparsity, Strict, Table
 
 __all__ = [
     "DOWNLOADER",
-    "Allocation",
+    "PRUNER",
+    "AllocationRow",
     "Bundle",
     "Compute",
     "Digests",
@@ -37,6 +40,7 @@ __all__ = [
     "Sparsity",
     "StatsRow",
     "Strict",
+    "Table",
     "ZeroshotRow",
     "parse",
 ]

@@ -20,12 +20,14 @@ def parse(model: type[M], value: Any, where: str) -> M:
 
 def _lines(error: ValidationError, model: type[BaseModel], value: Any, where: str) -> Iterable[str]:
     for problem in error.errors(include_url=False, include_context=False):
-        *parents, last = problem["loc"] or ("",)
+        # A value that may be a table or a rule has the kind that was tried in its place; no YAML has it.
+        loc = [part for part in problem["loc"] if part not in ("table", "rule")]
+        *parents, last = loc or ("",)
         if problem["type"] == "extra_forbidden":
             path = _path(parents, value)
             yield f"{where}: {path + ': ' if path else ''}{unknown_name('key', str(last), _fields(model, parents))}"
             continue
-        path = _path(parents[:-1] if last == "[key]" else problem["loc"], value)
+        path = _path(parents[:-1] if last == "[key]" else loc, value)
         if problem["type"] == "missing":
             yield f"{where}: {path}: missing"
         else:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.schema.values import Allocation, Bundle, Device, Digests, Holdout, Pattern, Positive, Source, Sparsity, Strict
+from pipelines.schema.values import Bundle, Device, Digests, Holdout, Pattern, Positive, Source, Sparsity, Strict, Table
 
-DOWNLOADER = "stages/download.py"
+DOWNLOADER, PRUNER = "stages/download.py", "stages/prune.py"
 
 
 class Compute(Strict):
@@ -66,11 +66,27 @@ class StatsRow(Strict):
     bundle: Bundle
 
 
-class RunRow(Strict):
-    """One pruned model. `source` is a stats artifact, or the model itself when the method needs no data."""
+class AllocationRow(Strict):
+    """One rule measured on one dense model, and spread over its blocks for one target."""
 
     model: str
     source: str
+    calibration: str | None
+    rule: str
+    options: dict[str, Any]
+    sparsity: Sparsity
+    pattern: Pattern
+
+
+class RunRow(Strict):
+    """One pruned model. `source` is a stats artifact, or the model itself when the method needs no data; `gradients` likewise.
+
+    `allocation` is "uniform", a table, or the name of a rule whose table lies in the file `shares`.
+    """
+
+    model: str
+    source: str
+    gradients: str
     calibration: str | None
     method: str
     options: dict[str, Any]
@@ -78,8 +94,12 @@ class RunRow(Strict):
     pattern: Pattern
     count: Literal["reference", "exact"]
     propagation: Literal["site", "block", "dense"]
-    allocation: Allocation
+    allocation: str | Table
+    shares: str
+    refinement: str
+    refinement_options: dict[str, Any]
     update: str
+    update_options: dict[str, Any]
 
 
 class PerplexityRow(Strict):

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
-Bundle = Literal["tokens", "moments", "gram"]  # what a calibration can keep, each holding everything of the one before
+# What a calibration can keep, each holding everything of the one before; gradients stand alone.
+Bundle = Literal["tokens", "moments", "gram", "outputs", "gradients"]
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SOURCE = re.compile(r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?|file:.+|pypi:[\w.-]+==[\w.+!-]+|hub")
@@ -41,14 +42,14 @@ def _sparsity(value: float) -> float:
     return value
 
 
-def _allocation(value: Any) -> str | list[float]:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value or not all(_is_number(item) for item in value):
-        raise ValueError("must be the name of an allocation ('uniform') or a list of sparsities, one per block")
-    if not all(0 <= item < 1 for item in value):
+def _table(value: Any) -> list[float | str]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list with one sparsity, or one pattern, for each block")
+    if any(not (_is_number(item) or isinstance(item, str)) for item in value):
+        raise ValueError("every entry must be a sparsity or a pattern")
+    if not all(isinstance(item, str) or 0 <= item < 1 for item in value):
         raise ValueError("every entry must be at least 0 and below 1")
-    return [float(item) for item in value]
+    return [item if isinstance(item, str) else float(item) for item in value]
 
 
 def _is_number(value: Any) -> bool:
@@ -81,7 +82,7 @@ def _digests(value: Any) -> Any:
 Slug = Annotated[str, AfterValidator(_slug)]
 Source = Annotated[str, AfterValidator(_source)]
 Sparsity = Annotated[float, AfterValidator(_sparsity)]
-Allocation = Annotated[str | list[float], PlainValidator(_allocation)]
+Table = Annotated[list[float | str], PlainValidator(_table)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Holdout = Annotated[int | list[int], PlainValidator(_holdout)]
 Digests = Annotated[str | dict[str, str], PlainValidator(_digests)]

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 METHODS: "Registry[type[Method]]" = Registry("method")
 METHODS.add("alps", "secateur.methods.alps:ALPS")
+METHODS.add("formula", "secateur.methods.formula:Formula")
+METHODS.add("d2prune", "secateur.methods.d2prune:D2Prune")
 METHODS.add("magnitude", "secateur.methods.magnitude:Magnitude")
+METHODS.add("pruner_zero", "secateur.methods.pruner_zero:PrunerZero")
 METHODS.add("sparsegpt", "secateur.methods.sparsegpt:SparseGPT")
 METHODS.add("wanda", "secateur.methods.wanda:Wanda")

@@ -1,9 +1,9 @@
 """What a method is: something that turns the weights and statistics of one site into masks (and new weights)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,15 +39,35 @@ class Pruned:
     weight: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a method may ask of the block that a site is in, and where it writes down what it decided there.
+
+    `attention(weights, samples)`: the block's attention probabilities [tokens, tokens] for the first calibration sequences, head
+    by head, with these weights [out, in] for the linears of the site; None where no inputs are at hand (propagation `dense`).
+    `choices` becomes the block's entry of the run's `choices.json`: JSON values only.
+    """
+
+    attention: Callable[[Sequence[Tensor], int], Iterator[Tensor]] | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
+
+
 class Method(ABC):
     """Base of all methods. Subclasses are frozen dataclasses; their fields are the method's options."""
 
     needs: ClassVar[str]
     updates_weights: ClassVar[bool] = False
+    gradients: ClassVar[bool] = False  # whether it reads the gradients of the dense model's loss as well
 
     @abstractmethod
     def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
         """Prune all linears of one site: `weights` [out, in] each, sharing the input that `statistics` describes."""
+
+    def prune_in(
+        self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target], around: Surroundings
+    ) -> list[Pruned]:
+        """What the engine calls: `prune`, unless the method looks at more of the block than one site's statistics."""
+        return self.prune(weights, statistics, targets)
 
 
 class ScoreMethod(Method):

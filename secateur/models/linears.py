@@ -15,3 +15,14 @@ def linear_at(block: nn.Module, path: str) -> nn.Linear | Conv1D:
 def weight_of(linear: nn.Linear | Conv1D) -> Tensor:
     """An [out, in] VIEW of the weight: writing to it writes to the layer. GPT-2's Conv1D stores [in, out]."""
     return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data
+
+
+def bias_of(linear: nn.Linear | Conv1D) -> Tensor | None:
+    """The bias [out], itself and not a copy; None if the layer has none."""
+    return None if linear.bias is None else linear.bias.data
+
+
+def attention_letters(path: str) -> str:
+    """Which of the queries, keys and values a linear computes, in the order of its rows: "q", "k", "v", "qkv" for GPT-2's fused
+    layer (three equal parts), "" for any other linear."""
+    return {"q_proj": "q", "k_proj": "k", "v_proj": "v", "c_attn": "qkv"}.get(path.rpartition(".")[2], "")

@@ -5,7 +5,7 @@ while the embedding runs (they note the arguments that each block would receive)
 head runs. Replaying block by block is therefore the model's own forward pass, bit for bit, for every family.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,6 +210,19 @@ class StreamedModel:
         """Hidden states after the last block [batch, length, hidden] → logits [batch, length, vocabulary]."""
         with self._outside(with_head=True), self._stand_in([_Source(block, hidden) for block in self.blocks]):
             return self.model(input_ids=tokens.to(self.device, torch.long), use_cache=False).logits
+
+    @contextmanager
+    def open_head(self) -> Iterator[Callable[[Tensor, Tensor, Tensor], Tensor]]:
+        """`head` for many batches, with gradients: (tokens, hidden, rows [n]) → logits [batch, n, vocabulary] at the positions
+        `rows`, differentiable in `hidden`. The weights collect no gradients."""
+
+        def logits(tokens: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            with self._stand_in([_Source(block, hidden) for block in self.blocks]):
+                return self.model(input_ids=tokens.to(self.device, torch.long), use_cache=False, logits_to_keep=rows).logits
+
+        with self._outside(with_head=True):
+            self.model.requires_grad_(False)
+            yield logits
 
 
 def run_block(block: nn.Module, hidden: Tensor, arguments: Arguments) -> Tensor:

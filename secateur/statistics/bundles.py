@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from secateur.errors import unknown_name
 
-BUNDLES = ("nothing", "tokens", "moments", "gram")
-"""`tokens`: the calibration tokens alone. `moments`: per input channel. `gram`: the full XᵀX of every site as well."""
+BUNDLES = ("nothing", "tokens", "moments", "gram", "outputs")
+"""`tokens`: the calibration tokens alone. `moments`: per input channel. `gram`: the full XᵀX of every site as well. `outputs`:
+also the norms of the inputs and of every linear's outputs, sequence by sequence."""
 
 
 def bundle_covers(has: str, needs: str) -> bool:

@@ -1,13 +1,16 @@
 """Input statistics of one site, as running sums: init / update / finish."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from secateur.errors import UserError
 from secateur.statistics.bundles import bundle_covers
+from secateur.statistics.norms import NormAccumulator, NormSums
 
 PIECE = 4096
 
@@ -23,7 +26,9 @@ class SiteStatistics:
     """What is known of the inputs X_k [tokens, width], k = 1..N, of one site. All tensors are fp32.
 
     `input_sum` [width] is Σ_k Σ_t x, `input_square_sum` [width] is Σ_k Σ_t x², `gram` [width, width] is Σ_k X_kᵀX_k.
-    Means are taken over sequences, not tokens, as the published codes do.
+    Means are taken over sequences, not tokens, as the published codes do. `input_norms` and, for every linear of the site by its
+    dotted path, `outputs` sum the norms of X_k and of Y_k = X_k·Wᵀ + b with the weights that the linear had then.
+    `gradients` [out, in] are the gradient magnitudes of the linears in the dense model, in the order of the site.
     """
 
     sequences: int
@@ -31,6 +36,9 @@ class SiteStatistics:
     input_sum: Tensor | None = None
     input_square_sum: Tensor | None = None
     gram: Tensor | None = None
+    input_norms: NormSums | None = None
+    outputs: Mapping[str, NormSums] = field(default_factory=dict)
+    gradients: tuple[Tensor, ...] | None = None
 
     @cached_property
     def input_energy(self) -> Tensor:
@@ -51,12 +59,15 @@ class SiteAccumulator:
     """Running sums over calibration batches for one site.
 
     The Gram matrix is symmetric, so only blocks on and above its diagonal are computed: column panels of at most
-    `PANEL` features leave (1 + PANEL / width) / 2 of the multiplications of the full product.
+    `PANEL` features leave (1 + PANEL / width) / 2 of the multiplications of the full product. `linears` are the weight [out, in]
+    and bias of each linear of the site: inputs arrive before the linears run, so the bundle `outputs` computes its own outputs.
     """
 
     PANEL = 192
 
-    def __init__(self, width: int, bundle: str, device: torch.device) -> None:
+    def __init__(
+        self, width: int, bundle: str, device: torch.device, linears: Mapping[str, tuple[Tensor, Tensor | None]] | None = None
+    ) -> None:
         self.sequences = 0
         self.tokens = 0
         self.sum = self.square_sum = self.gram = None
@@ -65,12 +76,20 @@ class SiteAccumulator:
             self.square_sum = torch.zeros(width, device=device)
         if bundle_covers(bundle, "gram"):
             self.gram = torch.zeros(width, width, device=device)
+        self.norms = NormAccumulator(width, device) if bundle_covers(bundle, "outputs") else None
+        self.linears = dict(linears or {}) if self.norms else {}
+        self.outputs = {path: NormAccumulator(len(weight), device) for path, (weight, _) in self.linears.items()}
 
     def update(self, inputs: Tensor) -> None:
         """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] counts as one sequence."""
         batch = inputs[None] if inputs.dim() == 2 else inputs
         for piece in batch.split(sequences_per_piece(batch.shape[1])):
             self._add(piece.shape[0], piece.reshape(-1, piece.shape[-1]).float())
+            if self.norms is not None:
+                for sequence in piece:
+                    self.norms.update(sequence)
+                    for path, (weight, bias) in self.linears.items():
+                        self.outputs[path].update(linear(sequence, weight, bias))
 
     def _add(self, sequences: int, flat: Tensor) -> None:
         self.sequences += sequences
@@ -90,4 +109,7 @@ class SiteAccumulator:
             raise UserError("no calibration batch reached this site")
         if self.gram is not None:
             self.gram = self.gram.triu() + self.gram.triu(1).T
-        return SiteStatistics(self.sequences, self.tokens, self.sum, self.square_sum, self.gram)
+        norms = self.norms.finish() if self.norms else None
+        outputs = {path: sums.finish() for path, sums in self.outputs.items()}
+        sums = self.sequences, self.tokens, self.sum, self.square_sum, self.gram
+        return SiteStatistics(*sums, input_norms=norms, outputs=outputs)

@@ -1,12 +1,15 @@
 """Statistics on disk: one safetensors file a block, Gram matrices as their upper triangle."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.artifacts import read_tensors, write_tensors
+from secateur.artifacts import read_json, read_tensors, write_tensors
 from secateur.errors import UserError
+from secateur.statistics.bundles import bundle_covers
+from secateur.statistics.norms import NormSums
 from secateur.statistics.site import SiteStatistics
 
 
@@ -38,7 +41,7 @@ class StatisticsStore:
     def write(self, block: int, sites: dict[str, SiteStatistics]) -> None:
         """Write the statistics of one block, atomically."""
         tensors: dict[str, Tensor] = {}
-        header = {}
+        header: dict[str, dict[str, Any]] = {}
         for name, site in sites.items():
             header[name] = {"sequences": site.sequences, "tokens": site.tokens}
             if site.input_sum is not None and site.input_square_sum is not None:
@@ -46,6 +49,10 @@ class StatisticsStore:
                 tensors[f"{name}.input_square_sum"] = site.input_square_sum
             if site.gram is not None:
                 tensors[f"{name}.gram"] = pack_triangle(site.gram)
+            if site.input_norms is not None:
+                tensors[f"{name}.input_norms"] = site.input_norms.sums
+                tensors |= {f"{name}.outputs.{path}": norms.sums for path, norms in site.outputs.items()}
+                header[name]["linears"] = list(site.outputs)
         write_tensors(self.path(block), {name: tensor.cpu() for name, tensor in tensors.items()}, header)
 
     def read(self, block: int, device: torch.device) -> dict[str, SiteStatistics]:
@@ -57,11 +64,27 @@ class StatisticsStore:
         for name, counts in header.items():
             gram = tensors.get(f"{name}.gram")
             total, squares = tensors.get(f"{name}.input_sum"), tensors.get(f"{name}.input_square_sum")
+            norms = tensors.get(f"{name}.input_norms")
+            outputs = {path: tensors[f"{name}.outputs.{path}"] for path in counts.get("linears", [])}
             sites[name] = SiteStatistics(
                 counts["sequences"],
                 counts["tokens"],
                 None if total is None else total.to(device),
                 None if squares is None else squares.to(device),
                 None if gram is None or squares is None else unpack_triangle(gram, len(squares)).to(device),
+                input_norms=None if norms is None else NormSums(counts["sequences"], norms.to(device)),
+                outputs={path: NormSums(counts["sequences"], sums.to(device)) for path, sums in outputs.items()},
             )
         return sites
+
+
+def open_statistics(folder: Path | None, needs: str) -> StatisticsStore | None:
+    """The statistics of a calibration, or None if nothing is needed; a `UserError` if they do not hold what is."""
+    if not bundle_covers(needs, "moments"):
+        return None
+    if folder is None:
+        raise UserError(f"the statistics folder of a calibration with the bundle {needs!r} is needed; make it with calibrate")
+    has = read_json(folder / "settings.json").get("bundle", "nothing")
+    if not bundle_covers(has, needs):
+        raise UserError(f"{folder} holds the bundle {has!r}; {needs!r} is needed: calibrate with bundle {needs!r}")
+    return StatisticsStore(folder)
