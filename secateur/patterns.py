@@ -79,3 +79,8 @@ def n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
     groups = scores.reshape(rows, columns // m, m)
     order = groups.argsort(dim=2, stable=True)[..., :n]
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order, True).reshape(rows, columns)
+
+
+def is_n_of_m(mask: Tensor, n: int, m: int) -> bool:
+    """Whether every group of m consecutive columns of every row of `mask` has exactly n pruned entries."""
+    return mask.shape[1] % m == 0 and bool(mask.reshape(len(mask), -1, m).sum(dim=2).eq(n).all())

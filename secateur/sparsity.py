@@ -7,7 +7,7 @@ from secateur.artifacts import read_json
 from secateur.errors import UserError
 from secateur.masks import PrunedStore
 from secateur.models.adapters import adapter_for
-from secateur.patterns import parse_pattern
+from secateur.patterns import is_n_of_m, parse_pattern
 
 BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
@@ -50,5 +50,5 @@ def check_pattern(pruned: Path, pattern: str) -> list[str]:
         f"block {index}, {path}"
         for index in range(store.blocks)
         for path, linear in store.read(index).items()
-        if linear.mask.shape[1] % m or not linear.mask.reshape(len(linear.mask), -1, m).sum(dim=2).eq(n).all()
+        if not is_n_of_m(linear.mask, n, m)
     ]

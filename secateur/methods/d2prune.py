@@ -43,7 +43,8 @@ class D2Prune(Method):
     of `samples` sequences. GPT-2's fused layer is pruned as three linears, its thirds. `scale`: s as given, "auto" (the length of
     the calibration windows), or "kmeans" (from the outputs of each linear; ŷ and x̂ are then plain means).
 
-    Wang et al., D²Prune: Sparsifying Large Language Models via Dual Taylor Expansion and Attention Distribution Awareness.
+    Xiong et al., D²Prune: Sparsifying Large Language Models via Dual Taylor Expansion and Attention Distribution Awareness
+    (arXiv 2601.09176).
     """
 
     mode: str = "reference"

@@ -74,8 +74,9 @@ class UpdateScore:
     def __call__(self, weights: Tensor, pivots: Tensor, columns: slice) -> Tensor:
         """Scores [columns, rows]."""
         rows = list(self.rows)
-        parts = surgeon_score(weights, pivots, columns).split(rows, dim=1), weights.split(rows, dim=1)
-        return torch.cat([shift.score(*part, columns) for shift, *part in zip(self.shifts, *parts, strict=True)], dim=1)
+        quadratics, parts = surgeon_score(weights, pivots, columns).split(rows, dim=1), weights.split(rows, dim=1)
+        linears = zip(self.shifts, quadratics, parts, strict=True)
+        return torch.cat([shift.score(quadratic, part, columns) for shift, quadratic, part in linears], dim=1)
 
 
 def two_means_scale(norms: Tensor) -> float:

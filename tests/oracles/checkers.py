@@ -14,6 +14,7 @@ from secateur.patterns import threshold_value
 from secateur.statistics import SiteAccumulator, SiteStatistics
 from secateur.sweep import Factor, sweep
 from tests.oracles import Checker
+from tests.oracles.checkers_allocation import dlp, owl, wanda_image
 
 Values = dict[str, Any]
 
@@ -127,6 +128,9 @@ def perplexity(inputs: Values, params: Values) -> Values:
 
 
 CHECKERS: dict[str, Checker] = {
+    "dlp": dlp,
+    "owl": owl,
+    "wanda image classifiers": wanda_image,
     "calibration sampling": calibration_sampling,
     "magnitude": magnitude,
     "perplexity protocol": perplexity,
