@@ -107,6 +107,8 @@ def _tokens(tables: Tables, row: RunRow) -> int:
 def _stats(row: StatsRow, size: Sizes) -> tuple[float, float]:
     tokens = row.samples * row.length
     disk, operations = 4.0 * tokens, 0.0
+    if row.bundle == "gradients":  # forwards, forwards again, and backwards
+        return disk + 2 * size.linear, 8.0 * tokens * (size.linear + size.head)
     if bundle_covers(row.bundle, "moments"):
         disk += 4 * size.blocks * sum(2 * width for width, _ in size.sites)
         operations += 2.0 * tokens * size.linear

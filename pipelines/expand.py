@@ -104,6 +104,11 @@ class _Subject(NamedTuple):
     source: str
 
 
+def _of(models: list[str] | None, subjects: list[_Subject]) -> list[_Subject]:
+    """The subjects that are one of `models` or were made from one; None means all."""
+    return [subject for subject in subjects if models is None or subject.model in models]
+
+
 @dataclass(frozen=True)
 class _Expansion:
     """One study on its way into the rows."""
@@ -121,8 +126,9 @@ class _Expansion:
             self.download("model", model, self.catalogue.models[model].model_dump(exclude={"config"}))
         runs = list(dict.fromkeys(self.run(candidate) for candidate in candidates(self.study)))
         subjects |= {key: _Subject(key, self.rows.tables["runs"][key].model, f"pruned/{key}") for key in runs}
-        ppl = [self.perplexity(entry, subject) for entry in self.study.perplexity for subject in subjects.values()]
-        zeroshot = [self.zeroshot(entry, subject) for entry in self.study.zeroshot for subject in subjects.values()]
+        every = list(subjects.values())
+        ppl = [self.perplexity(entry, subject) for entry in self.study.perplexity for subject in _of(entry.models, every)]
+        zeroshot = [self.zeroshot(entry, subject) for entry in self.study.zeroshot for subject in _of(entry.models, every)]
         return ReportStudy(
             title=self.study.title,
             subjects=list(subjects),
@@ -224,7 +230,8 @@ class _Expansion:
         words += [f"d{entry.documents}"] if entry.documents else []
         words += [f"w{entry.windows}"] if entry.windows else []
         words += ["b"] if entry.protocol == "B" else []
-        row = {"subject": subject.key, "model": subject.model, "source": subject.source, **entry.model_dump()}
+        row = {"subject": subject.key, "model": subject.model, "source": subject.source}
+        row |= entry.model_dump(exclude={"models"})
         return self.add("ppl", f"{subject.key}--{'-'.join(words)}", PerplexityRow, row)
 
     def zeroshot(self, entry: Zeroshot, subject: _Subject) -> str:

@@ -151,8 +151,9 @@ class RunGrid(Strict):
 
 
 class Perplexity(Strict):
-    """A perplexity of every subject. The papers' C4 is `documents: 1100`, `joiner: " "` and `windows: 256`."""
+    """A perplexity of every subject, or of those of some `models`. The papers' C4 is `documents: 1100`, `joiner: " "` and `windows: 256`."""
 
+    models: Axis[str] | None = None
     corpus: str
     split: str
     joiner: str = "\n\n"
@@ -163,8 +164,9 @@ class Perplexity(Strict):
 
 
 class Zeroshot(Strict):
-    """Zero-shot tasks for every subject; left out, `tasks` are all that the data has."""
+    """Zero-shot tasks for every subject, or for those of some `models`; left out, `tasks` are all that the data has."""
 
+    models: Axis[str] | None = None
     data: str
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     limit: Positive | None = None

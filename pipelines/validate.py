@@ -65,7 +65,7 @@ def _calibrations(study: Study, catalogue: Catalogue, configs: Mapping[str, Conf
         where = f"calibrations.{name}"
         yield from _split(where, calibration.corpus, calibration.split, catalogue)
         yield from _unknown(f"{where}.sampler", [calibration.sampler], "sampler", SAMPLERS)
-        yield from _context(f"{where}.length", calibration.length, study, configs)
+        yield from _context(f"{where}.length", calibration.length, _calibrated(name, study), configs)
 
 
 def _split(where: str, corpus: str, split: str, catalogue: Catalogue) -> Iterator[str]:
@@ -74,8 +74,14 @@ def _split(where: str, corpus: str, split: str, catalogue: Catalogue) -> Iterato
         yield from _unknown(f"{where}.split", [split], f"split of {corpus}", catalogue.corpora[corpus].split_names())
 
 
-def _context(where: str, length: int, study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
-    for model in study.models:
+def _calibrated(name: str, study: Study) -> list[str]:
+    """Models that see a calibration; all of them if no run names it."""
+    named = {candidate.model for candidate in candidates(study) if name in (candidate.calibration, candidate.gradients)}
+    return [model for model in study.models if model in named or not named]
+
+
+def _context(where: str, length: int, models: list[str], configs: Mapping[str, Config]) -> Iterator[str]:
+    for model in models:
         if model in configs and length > (context := adapter_for(configs[model]).context(configs[model])):
             yield f"{where}: {length}: must be at most {context}, the context of {model}"
 
@@ -185,13 +191,15 @@ def _statistics(candidate: Candidate, study: Study) -> Iterator[str]:
 def _perplexity(study: Study, catalogue: Catalogue, configs: Mapping[str, Config]) -> Iterator[str]:
     for index, entry in enumerate(study.perplexity):
         where = f"perplexity[{index}]"
+        yield from _unknown(f"{where}.models", entry.models or [], "model of this study", study.models)
         yield from _split(where, entry.corpus, entry.split, catalogue)
-        yield from _context(f"{where}.length", entry.length, study, configs)
+        yield from _context(f"{where}.length", entry.length, entry.models or study.models, configs)
 
 
 def _zeroshot(study: Study, catalogue: Catalogue) -> Iterator[str]:
     for index, entry in enumerate(study.zeroshot):
         where = f"zeroshot[{index}]"
+        yield from _unknown(f"{where}.models", entry.models or [], "model of this study", study.models)
         yield from _unknown(f"{where}.data", [entry.data], "task data", catalogue.tasks)
         if entry.data in catalogue.tasks:
             yield from _unknown(f"{where}.tasks", entry.tasks or [], f"task of {entry.data}", catalogue.tasks[entry.data].tasks)

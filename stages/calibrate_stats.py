@@ -1,7 +1,10 @@
 """Calibration tokens and statistics of the dense model: `python -m stages calibrate-stats KEY` (KEY: a row of `stats`).
 
-Every `dense` run of a model reads the statistics written here; `site` and `block` runs read the tokens alone.
+Every `dense` run of a model reads the statistics written here; `site` and `block` runs read the tokens alone. The bundle
+`gradients` is not of what layers see but of what the model's loss asks of each weight.
 """
+
+from functools import partial
 
 from pipelines.schema import Compute, StatsRow, parse
 from secateur.artifacts import identity
@@ -19,17 +22,18 @@ def run(key: str) -> None:
     from secateur.calibration.text import sample
     from secateur.models.tokenizer import load_tokenizer
     from secateur.statistics.collect import collect
+    from secateur.statistics.gradients import collect_gradients
 
     determinism.prepare(compute.threads, row.seed)
     model, corpus = ARTIFACTS / "models" / row.model, ARTIFACTS / "corpora" / row.corpus
     provenance = {"model": identity(model), "corpus": identity(corpus)}
     texts = pandas.read_parquet(corpus / f"{row.split}.parquet")["text"].tolist()
     tokens = sample(texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler)
-    collect(
+    gather = collect_gradients if row.bundle == "gradients" else partial(collect, bundle=row.bundle)
+    gather(
         model,
         tokens,
-        row.bundle,
-        ARTIFACTS / "stats" / key,
+        out=ARTIFACTS / "stats" / key,
         work=UNFINISHED / "stats" / key,
         settings={**row.model_dump(), "provenance": provenance},
         device=compute.device,

@@ -53,7 +53,7 @@ def site(seed: int, rows: int = 12, width: int = 32, pieces: int = 1) -> tuple[l
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(TARGETS), st.sampled_from([0.1, 3.0, 1500.0]), st.sampled_from([0.0, 0.02]))
 def test_the_papers_no_update_form_is_wanda(seed: int, target: Target, s: float, r2: float) -> None:
-    """r1·c·t + (½ - r2/s)·t² with t = |w|·√a rises with t inside a row. Scores nearer than rounding could swap: there are none."""
+    """r1·c·t + (½ - r2/s)·t² with t = |w|·√a rises with t inside a row. Scores that rounding could swap are left out."""
     weights, statistics, _ = site(seed)
     for weight in weights:
         ordered = Wanda().score(weight, statistics).sort(dim=1).values
@@ -121,7 +121,7 @@ def test_the_norms_do_not_depend_on_batches_and_change_no_other_statistic() -> N
     (_, whole, inputs), (_, alone, _) = site(3), site(3, pieces=6)
     plain = SiteAccumulator(inputs.shape[-1], "gram", CPU)
     plain.update(inputs)
-    assert whole.gram is not None and torch.equal(whole.gram, plain.finish().hessian * 3)
+    assert torch.equal(whole.hessian, plain.finish().hessian)
     assert whole.input_norms is not None and alone.input_norms is not None
     assert torch.equal(whole.input_norms.sums, alone.input_norms.sums)
     for path in PATHS:
@@ -138,7 +138,7 @@ def test_output_norms_are_those_of_the_layers_own_outputs(
     stream = StreamedModel(tiny_model(family), CPU)
     blocks = list(model.get_submodule(stream.adapter.blocks_path).children())
     for path in stream.adapter.linears:
-        linear_at(blocks[1], path).register_forward_hook(lambda module, args, out, path=path: seen.update({path: out}))
+        linear_at(blocks[1], path).register_forward_hook(lambda module, args, out, path=path: seen.update({path: out.clone()}))
     with torch.no_grad():
         model(tokens.long())
     read = StatisticsStore(folder).read(1, CPU)

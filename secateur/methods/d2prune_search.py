@@ -25,8 +25,8 @@ CANDIDATES = {
 
 @dataclass(frozen=True)
 class Search:
-    """What was tried: perplexity by candidate ("" = everything updated), the dense model's, the winner's value of `no_update`, and
-    the folder of the winner's run, pruned at the sparsity of the search."""
+    """What was tried: perplexity by candidate ("" = everything updated), the dense model's, the winner's value of `no_update`,
+    and the folder of the winner's run, pruned at the sparsity of the search."""
 
     perplexities: dict[str, float]
     dense: float
@@ -53,9 +53,9 @@ def search_no_update(
     statistics: Path | str | None = None,
     device: str = "auto",
 ) -> Search:
-    """f(T) = perplexity on `validation` (token ids [n], in windows of `length`) of the model pruned by `recipe` with `no_update` T,
-    for every candidate T, each from the same dense checkpoint and calibration `tokens`; the lowest wins (ties: fewer letters, then
-    q before k before v). Use the validation split: the authors seem to have searched on the test split, which leaks.
+    """f(T) = perplexity on `validation` (token ids [n], in windows of `length`) of the model pruned by `recipe` with `no_update`
+    T, for every candidate T, each from the same dense checkpoint and calibration `tokens`; the lowest wins (ties: fewer letters,
+    then q before k before v). Use the validation split: the authors seem to have searched on the test split, which leaks.
 
     Runs go into folders of `out`, one a candidate. `sparsity` prunes the candidates to another share than the recipe's; then the
     winner has to be pruned anew. A model that overflows counts as infinitely bad. The paper calls this its dynamic update.

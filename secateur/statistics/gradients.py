@@ -10,7 +10,7 @@ it, and hands ∂ℓ/∂hidden down. In memory are one block, its sums, the grad
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,13 @@ def collect_gradients(
         hidden = _forward(walk.model, tokens, entered, progress)
         _turn(walk.model, tokens, hidden)
         write_tensors(walk.checkpoint, {"hidden": hidden.states.cpu()}, {"position": hidden.position})
+    sums: dict[str, Tensor] = {}
     for index in trange(hidden.position - 1, -1, -1, desc="gradients: backward", unit="block", disable=not progress):
         hidden.position = index
         with walk.model.block(index) as block:
-            store.write(index, _backward(block, walk.model.adapter.linears, hidden, _file(entered, index)))
+            for path in walk.model.adapter.linears:  # the same memory for every block: allocating it anew fragments the heap
+                sums[path] = sums[path].zero_() if path in sums else torch.zeros_like(linear_at(block, path).weight)
+            store.write(index, _backward(block, sums, hidden, _file(entered, index)))
         write_tensors(walk.checkpoint, {"hidden": hidden.states.cpu()}, {"position": index})
         _file(entered, index).unlink()
     shutil.rmtree(entered, ignore_errors=True)
@@ -151,9 +154,8 @@ def _turn(model: StreamedModel, tokens: Tensor, hidden: HiddenStates) -> None:
             part.copy_(_finite(states.grad, "the gradient behind the last block"))
 
 
-def _backward(block: nn.Module, paths: Sequence[str], hidden: HiddenStates, entered: Path) -> dict[str, Tensor]:
-    """G of every linear of the block; ∂ℓ_k/∂(what entered it) is put in the place of ∂ℓ_k/∂(what left it)."""
-    sums = {path: torch.zeros_like(linear_at(block, path).weight) for path in paths}
+def _backward(block: nn.Module, sums: Mapping[str, Tensor], hidden: HiddenStates, entered: Path) -> dict[str, Tensor]:
+    """G of every linear of the block, from `sums` that are zero; ∂ℓ_k/∂(what entered it) takes the place of ∂ℓ_k/∂(what left it)."""
     for path, total in sums.items():
         weight = linear_at(block, path).weight.requires_grad_()
         weight.register_post_accumulate_grad_hook(partial(_add_and_forget, total))
