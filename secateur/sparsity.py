@@ -1,5 +1,6 @@
 """How sparse a pruned run is, measured from its stored masks and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from secateur.errors import UserError
 from secateur.masks import PrunedStore
 from secateur.models.adapters import adapter_for
 from secateur.patterns import is_n_of_m, parse_pattern
+from secateur.shares import DENSE
 
 BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
@@ -40,15 +42,17 @@ def _share(pruned: int, total: int) -> dict[str, Any]:
     return {"pruned": pruned, "total": total, "sparsity": pruned / total}
 
 
-def check_pattern(pruned: Path, pattern: str) -> list[str]:
-    """Layers whose masks do not have exactly n zeros in every group of m inputs (empty: all do, or it is unstructured)."""
-    group = parse_pattern(pattern)
-    if group is None:
-        return []
-    store, (n, m) = PrunedStore(pruned), group
-    return [
-        f"block {index}, {path}"
-        for index in range(store.blocks)
-        for path, linear in store.read(index).items()
-        if not is_n_of_m(linear.mask, n, m)
-    ]
+def check_pattern(pruned: Path, patterns: str | Sequence[str]) -> list[str]:
+    """Layers whose masks do not have exactly n zeros in every group of m inputs (empty: all do). `patterns` is one for all
+    blocks, or one for each; unstructured and dense blocks have nothing to check."""
+    store, wrong = PrunedStore(pruned), []
+    for index in range(store.blocks):
+        pattern = patterns if isinstance(patterns, str) else patterns[index]
+        if pattern == DENSE or (group := parse_pattern(pattern)) is None:
+            continue
+        wrong += [
+            f"block {index}, {path}: is not {pattern}"
+            for path, linear in store.read(index).items()
+            if not is_n_of_m(linear.mask, *group)
+        ]
+    return wrong

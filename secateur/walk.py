@@ -79,7 +79,8 @@ class Walk:
         linears = {path: linear_at(block, path) for path in site.linears}
         weights = {path: (weight_of(linear), bias_of(linear)) for path, linear in linears.items()}
         width = weights[site.linears[0]][0].shape[1]
-        return SiteAccumulator(width, self.bundle, self.model.device, weights)
+        length = None if self.tokens is None else self.tokens.shape[1]
+        return SiteAccumulator(width, self.bundle, self.model.device, weights, length)
 
     def attention(self, block: nn.Module, site: Site, weights: Sequence[Tensor], samples: int) -> Iterator[Tensor]:
         """Attention probabilities [tokens, tokens], head by head, of the first `samples` sequences, as the block's own code

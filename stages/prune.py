@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.schema import Compute, RunRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json
+from stages._allocation import allocation_of
 from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
 
 
@@ -29,7 +30,7 @@ def run(key: str) -> None:
         pattern=row.pattern,
         count=row.count,
         propagation=row.propagation,
-        allocation=read_json(Path(row.shares))["table"] if row.shares.endswith(".json") else row.allocation,
+        allocation=allocation_of(row),
         refinement=row.refinement,
         update=row.update,
         options=row.options,

@@ -4,6 +4,7 @@ import typer
 
 from pipelines.schema import RunRow, parse
 from secateur.artifacts import check_folder, read_json
+from stages._allocation import allocation_of
 from stages._io import ARTIFACTS, RESULTS, read_row
 
 
@@ -15,7 +16,9 @@ def run(key: str) -> None:
     if not problems:
         from secateur.sparsity import check_pattern, measure
 
-        problems += [f"{layer}: is not {row.pattern}" for layer in check_pattern(folder, row.pattern)]
+        table = allocation_of(row)
+        mixed = row.pattern != "unstructured" and not isinstance(table, str)
+        problems += check_pattern(folder, [str(entry) for entry in table] if mixed else row.pattern)
         found, recorded = measure(folder, ARTIFACTS / "models" / row.model), read_json(RESULTS / "sparsity" / f"{key}.json")
         problems += [
             f"{name}: {recorded[name]} recorded, {found[name]} found"

@@ -64,7 +64,8 @@ def test_gradients_equal_those_of_the_whole_model(
     folder = tiny_model(family)
     expected = whole_model(folder, tokens)
     monkeypatch.setattr(gradients, "stored", lambda magnitude: magnitude)
-    for rows, tolerance in ((512, 1e-6), (7, 2e-5)):  # the head at once, and in pieces, which add up in another order
+    pieces = [(7, 2e-5)] if family in ("llama", "opt-post-norm") else []  # of the head, which add up in another order
+    for rows, tolerance in [(512, 1e-6), *pieces]:
         monkeypatch.setattr(gradients, "ROWS", rows)
         store = GradientStore(secateur.gradients(folder, tokens, tmp_path / str(rows), device="cpu"))
         found = {(index, path): found for index in range(3) for path, found in store.read(index, CPU).items()}
@@ -75,7 +76,7 @@ def test_gradients_equal_those_of_the_whole_model(
 
 def test_windows_are_squared_one_by_one(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
     """G² of all windows is the sum of the G² of each, which no gradient of the mean loss would give."""
-    folder, total = tiny_model("llama"), torch.zeros(64, 32)
+    folder, total, tokens = tiny_model("llama"), torch.zeros(64, 32), tokens[:3]
     for index, window in enumerate(tokens):
         alone = GradientStore(secateur.gradients(folder, window[None], tmp_path / str(index), device="cpu"))
         total += alone.read(1, CPU)["mlp.up_proj"].square()
@@ -145,11 +146,24 @@ def test_windows_of_a_wrong_length_are_refused(length: int, message: str, tiny_m
         secateur.gradients(tiny_model("llama"), torch.zeros(2, length, dtype=torch.int32), tmp_path / "out", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def collected(tiny_model: TinyModel, tokens: Tensor, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """`collected("gpt2")` → the gradients of that tiny model, collected once."""
+    made: dict[str, Path] = {}
+
+    def collect(family: str) -> Path:
+        if family not in made:
+            out = tmp_path_factory.mktemp(family) / "gradients"
+            made[family] = secateur.gradients(tiny_model(family), tokens, out, device="cpu")
+        return made[family]
+
+    return collect
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_pruned(family: str, tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
+def test_every_family_is_pruned(family: str, tiny_model: TinyModel, collected: TinyModel, tmp_path: Path) -> None:
     """Masks equal those worked out by hand from the stored gradients and the dense weights, without any calibration tokens."""
-    folder = tiny_model(family)
-    found = secateur.gradients(folder, tokens, tmp_path / "gradients", device="cpu")
+    folder, found = tiny_model(family), collected(family)
     model, store = StreamedModel(folder, CPU), GradientStore(found)
     for recipe in (Recipe("pruner_zero", 0.5), Recipe("pruner_zero", pattern="2:4")):
         out = tmp_path / recipe.pattern.replace(":", "-")
@@ -170,11 +184,10 @@ def test_every_family_is_pruned(family: str, tiny_model: TinyModel, tokens: Tens
 
 @pytest.mark.parametrize("propagation", ["dense", "block", "site"])
 def test_gradients_reach_their_linears_in_every_propagation(
-    propagation: str, tiny_model: TinyModel, tokens: Tensor, tmp_path: Path
+    propagation: str, tiny_model: TinyModel, collected: TinyModel, tokens: Tensor, tmp_path: Path
 ) -> None:
-    """The first block has met no pruned input yet, so all propagations must agree there with a run that needs no data."""
-    folder = tiny_model("llama")
-    found = secateur.gradients(folder, tokens, tmp_path / "gradients", device="cpu")
+    """The shipped tree reads no activations and changes no weight, so masks equal those of a run that needs no data."""
+    folder, found = tiny_model("llama"), collected("llama")
     (tmp_path / "tree.json").write_text(json.dumps(SHIPPED))
     recipe = Recipe("formula", 0.5, propagation=propagation, options={"file": str(tmp_path / "tree.json")})
     dense = propagation == "dense"
@@ -188,16 +201,17 @@ def test_gradients_reach_their_linears_in_every_propagation(
         device="cpu",
     )
     free = secateur.prune(folder, Recipe("pruner_zero", 0.5), tmp_path / "free", gradients=found, device="cpu")
-    for index in range(3):  # the score reads no activations, and no weight is changed before it is scored
+    for index in range(3):
         for path, linear in PrunedStore(free).read(index).items():
             assert torch.equal(linear.mask, PrunedStore(run).read(index)[path].mask), (index, path)
 
 
-def test_missing_or_foreign_gradients_are_refused_before_any_work(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
+def test_missing_or_foreign_gradients_are_refused_before_any_work(
+    tiny_model: TinyModel, collected: TinyModel, tmp_path: Path
+) -> None:
     from secateur import engine
 
-    folder = tiny_model("llama")
-    foreign = secateur.gradients(tiny_model("qwen3"), tokens, tmp_path / "foreign", device="cpu")
+    folder, foreign = tiny_model("llama"), collected("qwen3")
     for given, message in (
         (None, "needs the gradients of the dense model"),
         (tmp_path / "nowhere", "nowhere holds no gradients: collect them first"),
@@ -274,7 +288,7 @@ def test_every_operation(tree: Any, expected: Callable[[Tensor, Tensor, Tensor],
 
 def test_exp_does_not_overflow_and_a_division_by_zero_is_named(tmp_path: Path) -> None:
     weight, statistics = known()
-    assert formula({"data": "exp", "left": W}, tmp_path).score(weight * 1e6, statistics).max() == torch.tensor(100.0).exp()
+    assert formula({"data": "exp", "left": W}, tmp_path).score(weight * 1e6, statistics).max() == torch.finfo(torch.float32).max
     zero = {"data": "div", "left": W, "right": {"data": "sub", "left": W, "right": W}}
     with pytest.raises(UserError, match="the scores are not finite"):
         formula(zero, tmp_path).prune([weight], statistics, [Target(0.5)])

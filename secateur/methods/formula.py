@@ -20,7 +20,7 @@ DEPTH, NODES = 32, 512
 TERMINALS = ("W", "G", "X")
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
-    "exp": lambda x: x.clamp(max=100).exp(),
+    "exp": lambda x: x.clamp(max=100).exp().clamp(max=torch.finfo(x.dtype).max),
     "log": lambda x: (x.abs() + 0.001).log(),
     "mms": min_max,
     "neg": torch.neg,
@@ -84,7 +84,7 @@ class Formula(GradientScore):
     X = a, the energy of the inputs, as a row [1, in]. In every row the k lowest go, or n of m. No weight update.
 
     add, sub, mul are the arithmetic ones with broadcasting; div(x, y) = x / ‖y‖_F, y broadcast. sqr and pow are both x²; neg,
-    abs, tanh as named; log = ln(|x| + 0.001), exp = e^min(x, 100), sqrt = √|x|, skp = x, mms = (x - min)/(max - min) (1 if x is
+    abs, tanh as named; log = ln(|x| + 0.001), exp = e^min(x, 100), at most the largest fp32; sqrt = √|x|, skp = x, mms = (x - min)/(max - min) (1 if x is
     constant), zsn = (x - mean)/std (unbiased), the last two over the whole tensor.
 
     Dong et al., Pruner-Zero: Evolving Symbolic Pruning Metric From Scratch for Large Language Models (arXiv 2406.02924).

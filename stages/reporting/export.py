@@ -12,7 +12,7 @@ from stages.reporting.results import Row, Study
 def report_csv(studies: Sequence[Study]) -> str:
     """One row per study and subject; metric columns are the union over the studies, empty where not measured."""
     metrics = list(dict.fromkeys(name for study in studies for row in study.rows for name, _ in _metrics(row)))
-    settings = ("propagation", "calibration", "update", "allocation", "options")
+    settings = ("propagation", "calibration", "allocation", "refinement", "update", *labels.OPTIONS)
     head = ["study", "subject", "model", "method", "pattern", "sparsity", "achieved", *settings]
     lines = []
     for study in studies:

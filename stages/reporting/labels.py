@@ -9,7 +9,8 @@ from stages.reporting.results import Perplexity, Row
 NOTHING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # What may tell two runs of one method and sparsity apart, in the order in which a label lists it.
-DISTINGUISHING = ("model", "propagation", "calibration", "allocation", "update", "count", "options")
+OPTIONS = ("options", "refinement_options", "update_options")
+DISTINGUISHING = ("model", "propagation", "calibration", "allocation", "refinement", "update", "count", *OPTIONS)
 
 
 def perplexity(value: float) -> str:
@@ -67,7 +68,8 @@ def varying(rows: Sequence[Row]) -> list[str]:
     """
     runs = [row for row in rows if row.run]
     found = {name: {setting(row.setting(name)) for row in runs if shown(row, name)} for name in DISTINGUISHING[1:]}
-    found["options"] |= {shown(row, "options") for row in runs}
+    for name in OPTIONS:  # none at all is a value like any other
+        found[name] |= {shown(row, name) for row in runs}
     differ = [name for name, values in found.items() if len(values) > 1]
     return (["model"] if len({row.model for row in rows}) > 1 else []) + differ
 

@@ -10,7 +10,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from stages.reporting import labels, plots, published, tables
+from stages.reporting import labels, layer_plots, plots, published, tables
 from stages.reporting.results import Row, Score, Sparsity, Study
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def render(studies: Sequence[Study], params: Mapping[str, Any]) -> str:
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         bundle=Markup(vega()),
-        ramp=plots.RAMP,
+        ramp=layer_plots.RAMP,
     )
 
 
@@ -66,8 +66,9 @@ def _section(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
         "zeroshot": plots.zeroshot_plots(study),
         "limits": [labels.items(limit) for limit in _limits(study)],
         "sizes": plots.size_plots(study),
-        "layers": plots.layer_plots(study),
-        "range": [labels.percent(end, 0) for end in plots.layer_range(study)] if study.runs else [],
+        "allocations": layer_plots.allocation_plots(study),
+        "layers": layer_plots.layer_plots(study),
+        "range": [labels.percent(end, 0) for end in layer_plots.layer_range(study)] if study.runs else [],
         "details": [(row, names[row.subject], list(_facts(row))) for row in study.rows],
     }
 

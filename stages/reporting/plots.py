@@ -1,7 +1,7 @@
 """The plots of a study as Vega-Lite specifications, one view each, so that every one fits the width it is given."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,6 @@ from stages.reporting.results import Study
 Spec = dict[str, Any]
 # Middling lightness: readable on white and on near-black, and apart for colour-blind eyes.
 PALETTE = ("#4a7ebb", "#dd7a2a", "#2f9e77", "#c4568a", "#8470c8", "#ad9220", "#2f9fb3", "#a3694d")
-# Sparsity from low to high. The page draws the same ramp as its legend.
-RAMP = ("#dcebe9", "#8fc3bf", "#4593a0", "#2a6282", "#1d3557")
-# More maps than this would be a wall: one map and a menu take their place.
-SMALL_MULTIPLES = 12
 HEIGHT = 260
 STEP = 19
 
@@ -41,7 +37,7 @@ def perplexity_plots(study: Study) -> list[Plot]:
             first = next(row.ppl[column] for row in study.rows if row.model == model and column in row.ppl)
             several = len({row.model for row in study.rows}) > 1
             title = f"{model}, {first.corpus}" if several else first.corpus
-            plots.append(_plot(study, "perplexity", len(plots), f"{title}, {labels.windows([first])}", chart))
+            plots.append(plot(study, "perplexity", len(plots), f"{title}, {labels.windows([first])}", chart))
     return plots
 
 
@@ -81,8 +77,8 @@ def perplexity_chart(study: Study, model: str, column: str) -> Any:
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=x,
         y=y,
-        color=alt.Color("series:N", scale=_colours(study, lines), legend=_legend()),
-        shape=alt.Shape("series:N", scale=alt.Scale(domain=list(lines)), legend=_legend()),
+        color=alt.Color("series:N", scale=_colours(study, lines), legend=legend()),
+        shape=alt.Shape("series:N", scale=alt.Scale(domain=list(lines)), legend=legend()),
         tooltip=["series:N", "sparsity:Q", "achieved:N", alt.Tooltip("perplexity:Q", format=".2f"), "error:N"],
     )
     layers: list[Any] = [base.mark_line(strokeWidth=1.5), base.mark_point(filled=True, size=75, opacity=1)]
@@ -134,7 +130,7 @@ def zeroshot_plots(study: Study) -> list[Plot]:
             rule = alt.Chart(alt.InlineData(values=dense)).encode(x=x)
             rule = rule.mark_rule(strokeDash=[5, 4], color="currentColor", opacity=0.5)
             chart = alt.layer(rule, bars, dots) if dense else alt.layer(bars, dots)
-            plots.append(_plot(study, "zeroshot", len(plots), task, chart, STEP * len(values)))
+            plots.append(plot(study, "zeroshot", len(plots), task, chart, STEP * len(values)))
     return plots
 
 
@@ -158,59 +154,11 @@ def size_plots(study: Study) -> list[Plot]:
     chart = chart.encode(
         x=alt.X("megabytes:Q", title="megabytes", stack="zero", axis=alt.Axis(tickCount=6)),
         y=_subjects(value["subject"] for value in values),
-        color=alt.Color("part:N", scale=scale, legend=_legend()),
+        color=alt.Color("part:N", scale=scale, legend=legend()),
         order="rank:Q",
         tooltip=["subject:N", "part:N", "size:N"],
     )
-    return [_plot(study, "size", 0, "", chart, STEP * len({value["subject"] for value in values}))]
-
-
-def layer_plots(study: Study) -> list[Plot]:
-    """Sparsity of every layer of every run: small maps, or one with a menu where there are many."""
-    names = labels.labels(study.rows)
-    values = {row.subject: list(_layers(row.run.blocks, names[row.subject])) for row in study.runs if row.run}
-    if len(values) <= SMALL_MULTIPLES:
-        items = enumerate(values.items())
-        return [_plot(study, "layers", i, names[run], _map(study, cells), _rows(cells)) for i, (run, cells) in items]
-    runs = [names[run] for run in values]
-    menu = alt.param(name="run", value=runs[0], bind=alt.binding_select(options=runs, name="run "))
-    cells = [cell for of_run in values.values() for cell in of_run]
-    chart = _map(study, cells).add_params(menu).transform_filter("datum.run == run")
-    return [_plot(study, "layers", 0, "", chart, _rows(cells))]
-
-
-def layer_range(study: Study) -> tuple[float, float]:
-    """The ends of the colour ramp: the study's lowest and highest layer sparsity with some room, in [0, 1]."""
-    blocks = [block for row in study.runs if row.run for block in row.run.blocks.values()]
-    found = [layer.sparsity for block in blocks for layer in block.layers.values()]
-    return max(0.0, math.floor(20 * min(found) - 0.5) / 20), min(1.0, math.ceil(20 * max(found) + 0.5) / 20)
-
-
-def _layers(blocks: Any, label: str) -> Iterator[Spec]:
-    for number, block in blocks.items():
-        for name, layer in block.layers.items():
-            yield {"run": label, "block": int(number), "layer": name, "sparsity": round(100 * layer.sparsity, 4)}
-
-
-def _rows(cells: Sequence[Spec]) -> int:
-    return 15 * len({cell["layer"] for cell in cells})
-
-
-def _map(study: Study, values: Sequence[Spec]) -> alt.Chart:
-    low, high = layer_range(study)
-    scale = alt.Scale(domain=[100 * low, 100 * high], range=list(RAMP), clamp=True)
-    last = max(value["block"] for value in values)
-    numbers = list(range(0, last + 1, 1 if last < 12 else 5 if last < 60 else 10))
-    return (
-        alt.Chart(alt.InlineData(values=list(values)))
-        .mark_rect()
-        .encode(
-            x=alt.X("block:O", title="block", axis=alt.Axis(values=numbers, labelAngle=0, ticks=False)),
-            y=alt.Y("layer:N", title=None, axis=alt.Axis(ticks=False, labelLimit=130)),
-            color=alt.Color("sparsity:Q", scale=scale, legend=None),
-            tooltip=["block:O", "layer:N", alt.Tooltip("sparsity:Q", title="sparsity, %")],
-        )
-    )
+    return [plot(study, "size", 0, "", chart, STEP * len({value["subject"] for value in values}))]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -238,10 +186,10 @@ def _colours(study: Study, names: Mapping[str, str]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[colours.get(method, "currentColor") for method in names.values()])
 
 
-def _legend() -> alt.Legend:
+def legend() -> alt.Legend:
     return alt.Legend(title=None, orient="bottom", columns=2, labelLimit=230, symbolOpacity=1)
 
 
-def _plot(study: Study, kind: str, number: int, title: str, chart: Any, height: int = HEIGHT) -> Plot:
+def plot(study: Study, kind: str, number: int, title: str, chart: Any, height: int = HEIGHT) -> Plot:
     spec = chart.properties(width="container", height=height).to_dict()
     return Plot(f"plot-{study.name}-{kind}-{number}", title, spec)

@@ -140,6 +140,7 @@ def _same_subject(fact: Mapping[str, str], row: Row, params: Mapping[str, Any]) 
         and fact["pattern"] == row.pattern
         and fact["sparsity"] == f"{row.sparsity:g}"
         and fact["allocation"] == row.setting("allocation")
+        and row.setting("refinement") == "none"
         and row.setting("update") == "none"
         and row.setting("count") == "reference"
         and not row.setting("options")

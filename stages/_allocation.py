@@ -1,0 +1,11 @@
+"""Where a run's allocation comes from: its row, or the file that the stage `allocate` wrote."""
+
+from pathlib import Path
+
+from pipelines.schema import RunRow
+from secateur.artifacts import read_json
+
+
+def allocation_of(row: RunRow) -> str | list[float | str]:
+    """`uniform`, or a table with one sparsity or pattern a block."""
+    return read_json(Path(row.shares))["table"] if row.shares.endswith(".json") else row.allocation
