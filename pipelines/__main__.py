@@ -59,18 +59,24 @@ def use(studies: Studies) -> None:
 
 @app.command()
 def show(studies: SelectedByDefault = None) -> None:
-    """Print every row, its stage, and estimates of disk and compute."""
+    """Print every row, its stage, estimates of disk and compute, and the published value of the same measurement."""
     from pipelines import select
     from pipelines.estimate import RATE, estimate, human
+    from pipelines.expected import expected
+    from secateur.evaluation.zeroshot import MEANS
 
     with _errors():
         references = studies or select.selected()
-        costs = list(estimate(select.tables_of(references), select.configs_of(references)))
+        tables = select.tables_of(references)
+        costs = list(estimate(tables, select.configs_of(references)))
+    published = expected(tables, MEANS)
     names = [f"{cost.stage}@{cost.key}" if cost.key else cost.stage for cost in costs]
     width = max(map(len, names))
-    typer.echo(f"{'stage':{width}}  {'disk':>10}  {'compute':>12}")
+    head = f"{'stage':{width}}  {'disk':>10}  {'compute':>12}"
+    typer.echo(f"{head}  published" if published else head)
     for name, cost in zip(names, costs, strict=True):
-        typer.echo(f"{name:{width}}  {human(cost.bytes, 'B'):>10}  {human(cost.operations, 'FLOP'):>12}")
+        line = f"{name:{width}}  {human(cost.bytes, 'B'):>10}  {human(cost.operations, 'FLOP'):>12}"
+        typer.echo(f"{line}  {published.get(name, '')}".rstrip())
     at_least = "at least " if any(None in (cost.bytes, cost.operations) for cost in costs) else ""
     disk, operations = sum(cost.bytes or 0 for cost in costs), sum(cost.operations or 0 for cost in costs)
     minutes = f"{operations / RATE / 60:.1f} minutes at {human(RATE, 'FLOP')}/s"

@@ -151,7 +151,8 @@ class RunGrid(Strict):
 
 
 class Perplexity(Strict):
-    """A perplexity of every subject, or of those of some `models`. The papers' C4 is `documents: 1100`, `joiner: " "` and `windows: 256`."""
+    """A perplexity of every subject, or of those of some `models`. The papers' C4 is `documents: 1100`, `joiner: " "` and
+    `windows: 256`."""
 
     models: Axis[str] | None = None
     corpus: str

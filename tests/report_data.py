@@ -90,7 +90,8 @@ def write_project(
 
 def _run(model: str, method: str, pattern: str, sparsity: float, propagation: str | None) -> dict[str, Any]:
     row: dict[str, Any] = {"model": model, "method": method, "pattern": pattern, "sparsity": sparsity, "options": {}}
-    row |= {"propagation": propagation or "dense", "allocation": "uniform", "refinement": "none", "update": "none", "count": "reference"}
+    row |= {"propagation": propagation or "dense", "allocation": "uniform", "count": "reference"}
+    row |= {"refinement": "none", "update": "none"}
     return row | {"calibration": "wiki" if propagation else None}
 
 

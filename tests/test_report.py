@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines import published as measured
 from secateur.artifacts import read_json, write_json
 from secateur.errors import UserError
 from stages import readme, report
-from stages.reporting import labels, plots, published, tables
+from stages.reporting import labels, layer_plots, plots, published, tables
 from stages.reporting.results import Study, read_study
 from tests.report_data import CALIBRATION, DENSE, RUNS, hashed, write_project
 
@@ -176,11 +177,22 @@ def test_no_published_value_beside_another_protocol(project: Path, changes: dict
         {"run": {"options": {"use_variant": True}}},
         {"run": {"update": "obs"}},
         {"run": {"allocation": "owl"}},
+        {"run": {"refinement": "swaps"}},
         {"run": {"count": "exact"}},
     ],
 )
 def test_runs_made_in_another_way_have_no_published_value_but_dense_has(project: Path, changes: dict[str, Any]) -> None:
     assert matched(project, **changes) == {"opt": "27.66"}
+
+
+def test_an_allocation_is_drawn_for_each_target(project: Path) -> None:
+    assert layer_plots.allocation_plots(study_of(project, write_project(project))) == []
+    found = layer_plots.allocation_plots(study_of(project, write_project(project, changes={"allocation": "owl-lam-0p04"})))
+    assert len(found) == len({(pattern, sparsity) for _, pattern, sparsity, _, _ in RUNS})
+    for drawn in found:
+        (values,) = drawn.spec["datasets"].values() if "datasets" in drawn.spec else (drawn.spec["data"]["values"],)
+        assert {value["allocation"] for value in values} == {"owl-lam-0p04"}
+        assert [value["block"] for value in values] == [0, 1, 2]
 
 
 def test_published_column_is_there_only_with_values(project: Path) -> None:
@@ -195,10 +207,10 @@ def test_published_column_is_there_only_with_values(project: Path) -> None:
 
 
 def test_every_published_source_has_a_protocol_and_every_model_a_row() -> None:
-    with published.PUBLISHED.open(encoding="utf-8", newline="") as file:
+    with measured.PUBLISHED.open(encoding="utf-8", newline="") as file:
         facts = list(csv.DictReader(file))
-    assert {fact["source"] for fact in facts} == set(published.PROTOCOLS)
-    assert {name for names in published.MODELS.values() for name in names} <= {fact["model"] for fact in facts}
+    assert {fact["source"] for fact in facts} == set(measured.PROTOCOLS)
+    assert {name for names in measured.MODELS.values() for name in names} <= {fact["model"] for fact in facts}
 
 
 # Files and errors ------------------------------------------------------------

@@ -84,8 +84,8 @@ class Formula(GradientScore):
     X = a, the energy of the inputs, as a row [1, in]. In every row the k lowest go, or n of m. No weight update.
 
     add, sub, mul are the arithmetic ones with broadcasting; div(x, y) = x / ‖y‖_F, y broadcast. sqr and pow are both x²; neg,
-    abs, tanh as named; log = ln(|x| + 0.001), exp = e^min(x, 100), at most the largest fp32; sqrt = √|x|, skp = x, mms = (x - min)/(max - min) (1 if x is
-    constant), zsn = (x - mean)/std (unbiased), the last two over the whole tensor.
+    abs, tanh as named; log = ln(|x| + 0.001), exp = e^min(x, 100) and at most the largest fp32, sqrt = √|x|, skp = x,
+    mms = (x - min)/(max - min) (1 if x is constant), zsn = (x - mean)/std (unbiased), the last two over the whole tensor.
 
     Dong et al., Pruner-Zero: Evolving Symbolic Pruning Metric From Scratch for Large Language Models (arXiv 2406.02924).
     """

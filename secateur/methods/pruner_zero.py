@@ -28,11 +28,11 @@ class GradientScore(ScoreMethod):
         """One linear at a time, so that `score` meets statistics with the gradient of its linear only."""
         found = statistics.gradients
         if found is None or len(found) != len(weights):
-            raise UserError(f"{type(self).__name__} needs one gradient magnitude for each linear, and the statistics do not hold it")
+            raise UserError("this method needs the gradient magnitude of each linear, and the statistics do not hold it")
         results = []
         for weight, gradient, target in zip(weights, found, targets, strict=True):
             if gradient.shape != weight.shape:
-                raise UserError(f"gradient {tuple(gradient.shape)}: the weight is {tuple(weight.shape)}; collected on another model")
+                raise UserError(f"gradients are {tuple(gradient.shape)}, the weight {tuple(weight.shape)}: another model's")
             results += super().prune([weight], replace(statistics, gradients=(gradient,)), [target])
         return results
 

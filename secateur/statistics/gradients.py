@@ -4,9 +4,9 @@ G = sqrt(Σ_k (100·∂ℓ_k/∂W)²) for every prunable W [out, in], ℓ_k the 
 its L - 1 predictions, in eval mode (the published code leaves dropout on). The factor 100 is the published code's protection
 against underflow, kept so that values agree. Dong et al., Pruner-Zero (arXiv 2406.02924).
 
-Forwards, the hidden states that enter each block are written to disk, (blocks + 1) · windows · L · hidden · 4 bytes. The head turns
-those of the last block into ∂ℓ/∂hidden; backwards, each block is read once more, run again window by window from what entered
-it, and hands ∂ℓ/∂hidden down. In memory are one block, its sums, the gradient of one linear, and one [windows, L, hidden].
+Forwards, the hidden states that enter each block are written to disk: (blocks + 1) · windows · L · hidden · 4 bytes. The head
+turns those behind the last block into ∂ℓ/∂hidden; backwards, each block is read once more, run again window by window from what
+entered it, and hands ∂ℓ/∂hidden down. In memory are one block, its sums, the gradient of one linear, one [windows, L, hidden].
 """
 
 import shutil
@@ -155,7 +155,7 @@ def _turn(model: StreamedModel, tokens: Tensor, hidden: HiddenStates) -> None:
 
 
 def _backward(block: nn.Module, sums: Mapping[str, Tensor], hidden: HiddenStates, entered: Path) -> dict[str, Tensor]:
-    """G of every linear of the block, from `sums` that are zero; ∂ℓ_k/∂(what entered it) takes the place of ∂ℓ_k/∂(what left it)."""
+    """G of every linear of the block, summed in `sums` from zero; ∂ℓ_k/∂(what left the block) becomes ∂ℓ_k/∂(what entered)."""
     for path, total in sums.items():
         weight = linear_at(block, path).weight.requires_grad_()
         weight.register_post_accumulate_grad_hook(partial(_add_and_forget, total))

@@ -1,0 +1,27 @@
+"""A study of a published table knows the value that each of its rows should find."""
+
+import pytest
+
+from pipelines import select
+from pipelines.expected import expected
+from pipelines.published import facts
+from secateur.evaluation.zeroshot import MEANS
+
+
+@pytest.mark.parametrize(
+    ("study", "source", "stage", "value"),
+    [
+        ("d2prune", "D2Prune-README", "eval-ppl@llama-2-7b--c4-4096--d2prune-no-update-v--60--block--wikitext2-4096", "9.05"),
+        ("dlp", "DLP-README", "eval-ppl@llama-2-7b--c4--wanda--70--block--wikitext2-2048", "76.84"),
+    ],
+)
+def test_every_published_perplexity_has_its_row(study: str, source: str, stage: str, value: str) -> None:
+    tables = select.tables_of([study])
+    found = expected(tables, MEANS)
+    assert found[stage] == value
+    measured = [fact for fact in facts() if fact["source"] == source and fact["metric"] == "ppl"]
+    assert sum(name.startswith("eval-ppl@") for name in found) == len({tuple(fact.values()) for fact in measured})
+
+
+def test_a_study_measured_in_another_way_expects_nothing() -> None:
+    assert expected(select.tables_of(["smoke"]), MEANS) == {}
