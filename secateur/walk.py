@@ -83,13 +83,13 @@ class Walk:
         return SiteAccumulator(width, self.bundle, self.model.device, weights, length)
 
     def attention(self, block: nn.Module, site: Site, weights: Sequence[Tensor], samples: int) -> Iterator[Tensor]:
-        """Attention probabilities [tokens, tokens], head by head, of the first `samples` sequences, as the block's own code
+        """Attention probabilities [heads, tokens, tokens], some heads at a time, of the first `samples` sequences, as the block's own code
         computes them with the given weights [out, in] of the site's linears. The batch stays before the block."""
         for part, arguments in self.hidden.batches():
             if samples <= 0:
                 return
             call = attention_call(block, site.linears, weights, lambda p=part, a=arguments: run_block(block, p, a))
-            yield from call.first(samples).heads()
+            yield from call.first(samples).probabilities()
             samples -= len(part)
 
     def observe(self, block: nn.Module, keep: bool) -> dict[str, SiteStatistics]:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import secateur
+from secateur.allocation import ALLOCATIONS
+from secateur.methods import METHODS
+from secateur.recovery import UPDATES
+from secateur.refinement import REFINEMENTS
 
 ROOT = Path(__file__).parents[1]
 LAZY = re.compile(r"(secateur(?:\.\w+)+):\w+")  # an entry of a registry, imported when its name is asked for
@@ -29,12 +33,11 @@ def code_of(stage: Path) -> set[str]:
 
 # Sub-packages with one file a name: a row depends on its own name's file, so that adding a method re-runs no other row.
 BY_NAME = {
-    "secateur/allocation": "${item.rule}.py",
-    "secateur/methods": "${item.method}.py",
-    "secateur/recovery": "${item.update}.py",
-    "secateur/refinement": "${item.refinement}.py",
+    "secateur/allocation": (ALLOCATIONS, "${item.rule}.py"),
+    "secateur/methods": (METHODS, "${item.method}.py"),
+    "secateur/recovery": (UPDATES, "${item.update}.py"),
+    "secateur/refinement": (REFINEMENTS, "${item.refinement}.py"),
 }
-SHARED = ("base.py", "table.py")
 
 
 def _unit(file: Path) -> str | None:
@@ -43,7 +46,8 @@ def _unit(file: Path) -> str | None:
         return folder
     if file.name == "__init__.py":  # the list of names: it decides no number
         return None
-    return f"{folder}/{file.name if file.name in SHARED else BY_NAME[folder]}"
+    names, pattern = BY_NAME[folder]
+    return f"{folder}/{pattern if file.stem in names else file.name}"
 
 
 def _imported(file: Path) -> Iterator[Path]:

@@ -33,19 +33,20 @@ def lowest_perplexity(perplexities: Mapping[str, float]) -> str:
 
 
 def kl_divergence(pruned: Tensor, dense: Tensor) -> Tensor:
-    """Mean over query rows of Σ_key A·ln(A / A0), probabilities [queries, keys] clamped at 1e-9 and renormalised first."""
+    """Mean over query rows of Σ_key A·ln(A / A0) [heads]; probabilities [heads, queries, keys] are clamped at 1e-9 and
+    renormalised first."""
     one, other = (part / part.sum(dim=-1, keepdim=True) for part in (pruned.clamp(min=1e-9), dense.clamp(min=1e-9)))
-    return (one * (one.log() - other.log())).sum(dim=-1).mean()
+    return (one * (one.log() - other.log())).sum(dim=-1).mean(dim=-1)
 
 
 def kl_divergences(dense: Iterable[Tensor], pruned: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
-    """The mean over heads of `kl_divergence`, for each of several prunings; all are read side by side, one head at a time."""
-    totals, heads = dict.fromkeys(pruned, 0.0), 0
+    """The mean over heads and sequences of `kl_divergence`, for each of several prunings; all are read side by side, so that
+    only a few heads of each are in memory."""
+    values: dict[str, list[float]] = {name: [] for name in pruned}
     for own, *others in zip(dense, *pruned.values(), strict=True):
-        heads += 1
         for name, other in zip(pruned, others, strict=True):
-            totals[name] += float(kl_divergence(other, own))
-    return {name: total / max(heads, 1) for name, total in totals.items()}
+            values[name] += kl_divergence(other, own).tolist()
+    return {name: math.fsum(each) / max(len(each), 1) for name, each in values.items()}
 
 
 def squared_error(gram: Tensor, difference: Tensor) -> float:

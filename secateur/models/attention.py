@@ -17,6 +17,7 @@ from torch.nn.functional import linear as affine
 from secateur.models.linears import bias_of, linear_at
 
 NAME = "secateur_note_and_end"
+ENTRIES = 1 << 22  # of one tensor of probabilities: 16 MB
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,19 @@ class AttentionCall:
         mask = None if self.mask is None else self.mask[:sequences]
         return replace(self, query=self.query[:sequences].clone(), key=self.key[:sequences].clone(), mask=mask)
 
-    def heads(self) -> Iterator[Tensor]:
-        """Probabilities [tokens, tokens] of every head of every sequence, one at a time."""
-        share = self.query.shape[1] // self.key.shape[1]  # query heads that read one key head
+    def probabilities(self) -> Iterator[Tensor]:
+        """Probabilities [heads, tokens, tokens] of every sequence, as many of its heads at a time as `ENTRIES` allows."""
+        heads, tokens = self.query.shape[1:3]
+        share = heads // self.key.shape[1]  # query heads that read one key head
         for sequence in range(len(self.query)):
-            for head in range(self.query.shape[1]):
-                logits = self.query[sequence, head].float() @ self.key[sequence, head // share].float().T * self.scaling
+            for group in torch.arange(heads, device=self.query.device).split(max(1, ENTRIES // tokens**2)):
+                query, key = self.query[sequence, group].float(), self.key[sequence, group // share].float()
+                logits = query @ key.transpose(1, 2) * self.scaling
                 if self.mask is not None:
-                    mask = self.mask.expand(*self.query.shape[:2], *self.mask.shape[2:])[sequence, head]
+                    mask = self.mask.expand(*self.query.shape[:2], *self.mask.shape[2:])[sequence, group]
                     logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
                 elif self.causal:
-                    logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
+                    logits = logits.masked_fill(torch.ones_like(logits[0], dtype=torch.bool).triu(1), -torch.inf)
                 yield logits.softmax(dim=-1)
 
 

@@ -15,6 +15,8 @@ from secateur.statistics import SiteAccumulator, SiteStatistics
 from secateur.sweep import Factor, sweep
 from tests.oracles import Checker
 from tests.oracles.checkers_allocation import dlp, owl, wanda_image
+from tests.oracles.checkers_d2prune import d2prune
+from tests.oracles.checkers_pruner_zero import pruner_zero
 
 Values = dict[str, Any]
 
@@ -128,13 +130,15 @@ def perplexity(inputs: Values, params: Values) -> Values:
 
 
 CHECKERS: dict[str, Checker] = {
-    "dlp": dlp,
-    "owl": owl,
-    "wanda image classifiers": wanda_image,
     "calibration sampling": calibration_sampling,
+    "d2prune": d2prune,
+    "dlp": dlp,
     "magnitude": magnitude,
+    "owl": owl,
     "perplexity protocol": perplexity,
+    "pruner-zero": pruner_zero,
     "sparsegpt": sparsegpt,
-    "wanda": wanda,
+    "wanda image classifiers": wanda_image,
     "wanda use_variant": wanda_variant,
+    "wanda": wanda,
 }

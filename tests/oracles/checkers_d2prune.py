@@ -98,8 +98,8 @@ def eight_states(inputs: Values, params: Values) -> Values:
         assert split(query).shape[1] == inputs["heads"]
         return AttentionCall(split(query), split(key), None, size**-0.5, params.get("causal", True))
 
-    states = {a + b: call(versions["q"][a], versions["k"][b]).heads() for a in "UN" for b in "UN"}
-    divergences = kl_divergences(call(dense["q"], dense["k"]).heads(), states)
+    states = {a + b: call(versions["q"][a], versions["k"][b]).probabilities() for a in "UN" for b in "UN"}
+    divergences = kl_divergences(call(dense["q"], dense["k"]).probabilities(), states)
     errors = {
         letter: {name: squared_error(gram, dense[letter] - value) for name, value in versions[letter].items()}
         for letter in LETTERS
