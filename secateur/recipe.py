@@ -97,7 +97,7 @@ class Recipe:
 
 
 def _build(registry: Registry[Any], name: str, options: Mapping[str, Any]) -> Any:
-    kind = registry.get(name)
+    kind: Any = registry.get(name)
     known = [option.name for option in fields(kind)] if is_dataclass(kind) else []
     for option in options:
         if option not in known:

@@ -83,8 +83,8 @@ class Walk:
         return SiteAccumulator(width, self.bundle, self.model.device, weights, length)
 
     def attention(self, block: nn.Module, site: Site, weights: Sequence[Tensor], samples: int) -> Iterator[Tensor]:
-        """Attention probabilities [heads, tokens, tokens], some heads at a time, of the first `samples` sequences, as the block's own code
-        computes them with the given weights [out, in] of the site's linears. The batch stays before the block."""
+        """Attention probabilities [heads, tokens, tokens], some heads at a time, of the first `samples` sequences, as the block's
+        own code computes them with the given weights [out, in] of the site's linears. The batch stays before the block."""
         for part, arguments in self.hidden.batches():
             if samples <= 0:
                 return

@@ -43,8 +43,9 @@ class Pruned:
 class Surroundings:
     """What a method may ask of the block that a site is in, and where it writes down what it decided there.
 
-    `attention(weights, samples)`: the block's attention probabilities [heads, tokens, tokens] for the first calibration sequences,
-    some heads at a time, with these weights [out, in] for the linears of the site; None where no inputs are at hand (propagation `dense`).
+    `attention(weights, samples)`: the block's attention probabilities [heads, tokens, tokens] for the first calibration
+    sequences, some heads at a time, with these weights [out, in] for the linears of the site; None where no inputs are at hand
+    (propagation `dense`).
     `choices` becomes the block's entry of the run's `choices.json`: JSON values only.
     """
 
