@@ -1,7 +1,7 @@
 """What a run is, apart from its model and its calibration: method, target, propagation, allocation, refinement, update."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from secateur.errors import UserError, unknown_name
@@ -98,7 +98,7 @@ class Recipe:
 
 def _build(registry: Registry[Any], name: str, options: Mapping[str, Any]) -> Any:
     kind: Any = registry.get(name)
-    known = [option.name for option in fields(kind)] if is_dataclass(kind) else []
+    known = list(getattr(kind, "__dataclass_fields__", {}))
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)

@@ -25,7 +25,13 @@ def test_a_wrong_expectation_is_noticed(case: Case) -> None:
     def spoil(value: object) -> object:
         if isinstance(value, list):
             return [spoil(item) for item in value]
-        return 1 - value if isinstance(value, int) and value in (0, 1) else value * 1.01 + 1  # type: ignore[operator]
+        if isinstance(value, dict):
+            return {name: spoil(item) for name, item in value.items()}
+        if isinstance(value, str):
+            return f"{value}?"
+        if isinstance(value, int):
+            return 1 - value if value in (0, 1) else value + 1
+        return value * 1.01 + 1  # type: ignore[operator]
 
     for field in case.expected:
         wrong = replace(case, expected={field: spoil(case.expected[field])})
