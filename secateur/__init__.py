@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.allocation.table import allocate as allocate
     from secateur.api import calibrate as calibrate
     from secateur.api import gradients as gradients
     from secateur.api import prune as prune
@@ -26,6 +27,7 @@ _HOMES = {
     "METHODS": "secateur.methods",
     "Recipe": "secateur.recipe",
     "UserError": "secateur.errors",
+    "allocate": "secateur.allocation.table",
     "assemble": "secateur.models.load",
     "calibrate": "secateur.api",
     "gradients": "secateur.api",
