@@ -1,7 +1,8 @@
 """D2Prune: its limits are Wanda and SparseGPT, its statistics do not depend on batches, and its choices are the best it saw."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from secateur import Recipe, engine
 from secateur.artifacts import identity, read_json
 from secateur.errors import UserError
 from secateur.masks import PrunedStore
-from secateur.methods.base import Target
+from secateur.methods.base import Surroundings, Target
 from secateur.methods.d2prune import D2Prune
 from secateur.methods.d2prune_choice import kl_objective, lowest_perplexity, outlier_shares
 from secateur.methods.d2prune_scores import two_means_scale
@@ -27,13 +28,14 @@ from secateur.methods.wanda import Wanda
 from secateur.models.attention import attention_call
 from secateur.models.linears import attention_letters, linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
-from secateur.statistics import SiteAccumulator, SiteStatistics, StatisticsStore
+from secateur.statistics import NormSums, SiteAccumulator, SiteStatistics, StatisticsStore
 from tests.conftest import FAMILIES
 
 TinyModel = Callable[[str], Path]
 TARGETS = [Target(0.5), Target(0.3), Target(0.5, "2:4"), Target(0.75, "3:4"), Target(0.0)]
 PATHS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 CPU = torch.device("cpu")
+FORMS = {"U": "none", "N": "all"}
 identifier = str
 
 
@@ -227,6 +229,38 @@ def test_kl_keeps_the_best_state_and_says_so(
         assert {len({state["KL"] for name, state in states.items() if name[:2] == pair}) for pair in ("UU", "NN")} == {1}
         assert states["UUU"]["KL"] > 0 and states["NNN"]["L_rel"] > 0
         assert {letter: changed[letter] for letter in "qkv"} == dict(zip("qkv", [c == "U" for c in choice["state"]], strict=True))
+
+
+@pytest.mark.parametrize("best", ["UU", "UN", "NU", "NN"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_kl_returns_the_versions_of_the_state_it_found(best: str, fused: bool) -> None:
+    """With attention that only the wanted versions of q and k leave as it was, and a large ρ."""
+    weights, known, _ = site(7)
+    forms = {name: D2Prune(no_update=option).prune(weights, known, [Target(0.5)] * 3) for name, option in FORMS.items()}
+    pruned = {
+        name: [f.weight if f.weight is not None else w.masked_fill(f.mask, 0) for f, w in zip(each, weights, strict=True)]
+        for name, each in forms.items()
+    }
+    wanted = [weights[:2], [pruned[version][place] for place, version in enumerate(best)]]
+
+    def attention(given: Sequence[Tensor], samples: int) -> Iterator[Tensor]:
+        query, key = torch.cat(list(given)).chunk(3)[:2]
+        same = any(torch.allclose(query, q) and torch.allclose(key, k) for q, k in wanted)
+        yield torch.tensor([[[0.5, 0.5]]]) if same else torch.tensor([[[0.1, 0.9]]])
+
+    around = Surroundings(attention)
+    if fused:
+        outputs = {"attn.c_attn": NormSums(6, torch.cat([norms.sums for norms in known.outputs.values()], dim=1))}
+        given, known = [torch.cat(weights)], replace(known, outputs=outputs)
+    else:
+        given = weights
+    found = D2Prune(dynamic="kl", rho=1000).prune_in(given, known, [Target(0.5)] * len(given), around)
+    state = around.choices["state"]
+    still = "".join(letter for letter, version in zip("qkv", state, strict=True) if version == "N")
+    assert state[:2] == best and around.choices["no_update"] == (still or "none")
+    assert torch.equal(torch.cat([one.mask for one in found]), torch.cat([forms[z][i].mask for i, z in enumerate(state)]))
+    kept = [one.weight if one.weight is not None else w.masked_fill(one.mask, 0) for one, w in zip(found, given, strict=True)]
+    assert torch.equal(torch.cat(kept), torch.cat([pruned[z][i] for i, z in enumerate(state)]))
 
 
 @settings(max_examples=50, deadline=None)

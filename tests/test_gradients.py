@@ -74,6 +74,18 @@ def test_gradients_equal_those_of_the_whole_model(
             assert (found[place] - magnitude).abs().max() <= tolerance * magnitude.max(), place
 
 
+@pytest.mark.parametrize("family", ["llama-tied", "opt-post-norm"])
+def test_the_open_head_is_the_head_and_its_weights_collect_nothing(family: str, tiny_model: TinyModel, tokens: Tensor) -> None:
+    stream, rows = StreamedModel(tiny_model(family), CPU), torch.tensor([0, 3, 23])
+    states, _ = stream.embed(tokens, len(tokens))
+    with stream.open_head() as logits:
+        found = logits(tokens, states.requires_grad_(), rows)
+        found.sum().backward()
+        assert states.grad is not None and all(parameter.grad is None for parameter in stream.model.parameters())
+    torch.testing.assert_close(found, stream.head(tokens, states)[:, rows])
+    assert all(parameter.is_meta for parameter in stream.model.parameters())
+
+
 def test_windows_are_squared_one_by_one(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
     """G² of all windows is the sum of the G² of each, which no gradient of the mean loss would give."""
     folder, total, tokens = tiny_model("llama"), torch.zeros(64, 32), tokens[:3]
