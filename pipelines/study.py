@@ -10,7 +10,6 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from pipelines.schema import (
-    Bundle,
     Compute,
     Digests,
     Fetched,
@@ -109,7 +108,7 @@ class Calibration(Strict):
     samples: Positive
     length: Positive
     seed: Annotated[int, Field(ge=0)] = 0
-    bundle: Bundle | None = None
+    bundle: Literal["tokens", "moments", "gram", "outputs"] | None = None  # gradients are collected for whoever reads them
 
 
 class Choice(Strict):

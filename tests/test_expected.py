@@ -4,8 +4,9 @@ import pytest
 
 from pipelines import select
 from pipelines.expected import expected
-from pipelines.published import facts
+from pipelines.published import NO_UPDATE, facts
 from secateur.evaluation.zeroshot import MEANS
+from secateur.methods.d2prune import PRESETS, D2Prune
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,8 @@ def test_every_published_perplexity_has_its_row(study: str, source: str, stage: 
 
 def test_a_study_measured_in_another_way_expects_nothing() -> None:
     assert expected(select.tables_of(["smoke"]), MEANS) == {}
+
+
+def test_what_d2prune_leaves_without_an_update_is_the_same_here_and_there() -> None:
+    published = {fact["model"] for fact in facts() if fact["method"] == "D2Prune"}
+    assert {model.lower(): NO_UPDATE.get(model, D2Prune().no_update) for model in published}.items() <= PRESETS.items()

@@ -64,6 +64,7 @@ SCHEMA = [
         calibration(bundle="gramm"),
         "s: calibrations.wiki.bundle: 'gramm': must be 'tokens', 'moments', 'gram'",
     ),
+    (calibration(bundle="gradients"), "s: calibrations.wiki.bundle: 'gradients': must be"),
     (run(patern="2:4"), "s: runs[0]: unknown key 'patern'; did you mean pattern"),
     (run(sparsity=1.0), "s: runs[0].sparsity: 1.0: must be at least 0 and below 1"),
     (run(sparsity=[0.5, -0.1]), "s: runs[0].sparsity[1]: -0.1: must be at least 0 and below 1"),
