@@ -12,6 +12,7 @@ from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
 from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.recovery import UPDATES
+from secateur.recovery.reconstruct import BlockReconstruction
 from secateur.refinement import REFINEMENTS
 from secateur.statistics import bundle_covers, join
 
@@ -115,6 +116,9 @@ def _stats(row: StatsRow, size: Sizes) -> tuple[float, float]:
     if bundle_covers(row.bundle, "gram"):
         disk += 4 * size.blocks * sum(width * (width + 1) / 2 for width, _ in size.sites)
         operations += size.gram(tokens)
+    if bundle_covers(row.bundle, "outputs"):  # every linear is computed once more, for its outputs
+        disk += 16 * size.blocks * sum(width + rows for width, rows in size.sites)
+        operations += 2.0 * tokens * size.linear
     return disk, operations
 
 
@@ -127,6 +131,9 @@ def _prune(row: RunRow, size: Sizes, tokens: int) -> tuple[float, float]:
     if row.propagation != "dense":
         operations += 2.0 * tokens * size.linear * (2 if row.propagation == "block" else 1)
         operations += size.gram(tokens) if bundle_covers(needs, "gram") else 0
+        if row.update == "reconstruct":  # dense and once more, and forwards and backwards in every epoch
+            epochs = BlockReconstruction(**row.update_options).epochs
+            operations += 2.0 * tokens * size.linear * (2 + 3 * epochs)
     return disk, operations
 
 

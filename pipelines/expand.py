@@ -20,7 +20,7 @@ from pipelines.grid import (
     table_slug,
     target_slug,
 )
-from pipelines.needs import Bundles, dense_bundles, needs_of, rule_of
+from pipelines.needs import Bundles, allocation_calibration, dense_bundles, needs_of, rule_of
 from pipelines.schema import (
     DOWNLOADER,
     PRUNER,
@@ -159,7 +159,8 @@ class _Expansion:
         update = given_options(candidate.update, UPDATES.get(candidate.update.name), where)
         calibration = None if needs_of(candidate) == "nothing" else candidate.calibration
         name, shares = self.allocation(candidate)
-        words = [candidate.model, *([calibration] if calibration else [])]
+        measured = calibration or allocation_calibration(candidate)
+        words = [candidate.model, *([measured] if measured else [])]
         words += [choice_slug(candidate.method.name, options), target_slug(candidate)]
         words += [f"{slug(candidate.gradients)}-gradients"] if method.gradients and candidate.gradients else []
         words += [name] if isinstance(name, str) and name != "uniform" else []
@@ -181,6 +182,7 @@ class _Expansion:
             "propagation": candidate.propagation if calibration else "dense",
             "allocation": name,
             "shares": shares,
+            "watch": options.get("file", PRUNER),
             "refinement": candidate.refinement.name,
             "refinement_options": refinement,
             "update": candidate.update.name,
@@ -195,8 +197,7 @@ class _Expansion:
             return candidate.allocation if isinstance(candidate.allocation, list) else "uniform", PRUNER
         kind = ALLOCATIONS.get(rule.name)
         options = given_options(rule, kind, candidate.where)
-        calibration = None if kind.needs == "nothing" else candidate.calibration
-        name = choice_slug(rule.name, options)
+        calibration, name = allocation_calibration(candidate), choice_slug(rule.name, options)
         source = f"models/{candidate.model}"
         if calibration:
             source = self.calibrated(calibration, candidate.model, self.bundles[candidate.model, calibration])

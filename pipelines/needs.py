@@ -25,6 +25,12 @@ def rule_of(candidate: Candidate) -> Choice | None:
     return None if isinstance(allocation, list) or allocation.name == "uniform" else allocation
 
 
+def allocation_calibration(candidate: Candidate) -> str | None:
+    """The calibration that the run's allocation rule reads, if it reads any."""
+    rule = rule_of(candidate)
+    return candidate.calibration if rule and ALLOCATIONS.get(rule.name).needs != "nothing" else None
+
+
 def dense_bundles(studies: Mapping[str, Study]) -> Bundles:
     """(model, calibration) → the bundle that serves its `dense` runs and its allocations, or the one that its YAML asks for."""
     needs: dict[tuple[str, str], list[str]] = {}

@@ -155,6 +155,8 @@ def _method(candidate: Candidate) -> Iterator[str]:
         except UserError as error:
             yield from (line if line.startswith(where) else f"{where}.{axis}: {line}" for line in str(error).splitlines())
             continue
+        if candidate.propagation == "dense" and getattr(instance, "walks", False):
+            yield f"{where}.propagation: dense: {choice.name} needs the inputs of every block here; use 'block' or 'site'"
         if group and getattr(instance, "use_variant", False):
             yield f"{where}.{axis}: {choice.name} use_variant has no {candidate.pattern} form; use pattern 'unstructured'"
         if group and (blocksize := getattr(instance, "blocksize", group[1])) % group[1]:

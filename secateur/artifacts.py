@@ -8,6 +8,7 @@ of coreutils (`sha256sum -c SHA256SUMS` checks it); the digest of that file is t
 import hashlib
 import json
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,8 +115,9 @@ def seal_folder(partial: Path, path: Path) -> None:
     files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name != SUMS)
     lines = [f"{sha256(file)}  {file.relative_to(partial).as_posix()}\n" for file in files]
     write_text(partial / SUMS, "".join(lines))
+    ordinary = stat.S_IMODE((partial / SUMS).stat().st_mode)
     for file in files:  # safetensors lets nobody but the owner read what it writes
-        file.chmod((partial / SUMS).stat().st_mode)
+        file.chmod(ordinary)
     if path.exists():
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,9 @@ from secateur.errors import UserError
 from secateur.masks import PrunedLinear, PrunedStore
 from secateur.methods.base import Surroundings, Target
 from secateur.models.adapters import Site
-from secateur.models.linears import linear_at, weight_of
+from secateur.models.linears import as_stored, linear_at, weight_of
 from secateur.recipe import Recipe
+from secateur.recovery.base import BlockUpdate
 from secateur.statistics import SiteStatistics, bundle_covers
 from secateur.statistics.gradients import open_gradients
 from secateur.statistics.store import open_statistics
@@ -44,25 +45,29 @@ def prune(
 
     `tokens` [sequences, length] feed the propagations `block` and `site`; `statistics` is the calibration folder of `dense`
     (neither for a method that needs no data); `gradients` is the folder of `collect_gradients`, for a method that reads them.
-    `memory`, in bytes, decides whether `site` runs the batch at once or
-    recomputes the block up to each site: the result is the same. `work` is where finished blocks wait for a restart.
+    `memory`, in bytes, decides whether `site` runs the batch at once or recomputes the block up to each site: the result is
+    the same. `work` is where finished blocks wait for a restart.
     """
     solve = Solver(recipe)
     magnitudes = open_gradients(gradients, model) if solve.method.gradients else None
     data_free = not bundle_covers(recipe.needs, "tokens")
     walk = Walk(model, tokens, device, {"settings": settings, "recipe": recipe.settings()}, work)
+    fit = solve.update if isinstance(solve.update, BlockUpdate) else None
     targets, store = recipe.targets(len(walk.model)), PrunedStore(work)
     goal = recipe.pattern if recipe.pattern != "unstructured" else f"{recipe.sparsity:.0%}"
 
+    if fit and recipe.propagation == "dense":
+        raise UserError(f"update {recipe.update} needs the inputs of every block: use propagation 'block' or 'site'")
     if data_free or recipe.propagation == "dense":
         known, hidden, first = open_statistics(statistics, recipe.needs), None, store.blocks
     else:
-        known, hidden = None, walk.begin(recipe.needs, whole=recipe.propagation == "site", budget=memory)
+        known, hidden = None, walk.begin(recipe.needs, recipe.propagation == "site", memory, few=fit.batch if fit else 0)
         first, solve.attention = hidden.position, walk.attention
     for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
             solve.stored_dtypes, solve.choices = walk.model.stored_dtypes, {}
             solve.gradients = magnitudes.read(index, walk.model.device) if magnitudes else {}
+            entered = _follow_dense(walk, block) if fit else None
             if hidden is None:
                 sites = known.read(index, walk.model.device) if known else {}
                 results = solve.block(block, walk.sites, sites, targets[index])
@@ -71,6 +76,8 @@ def prune(
                 hidden.run(block)
             else:
                 results = _site_by_site(walk, block, solve, targets[index])
+            if fit and entered is not None:
+                _fit(walk, block, fit, entered, solve, results)
             _note_choices(work, index, solve.choices)
             store.write(index, results)
         if hidden is not None:
@@ -83,6 +90,25 @@ def _note_choices(work: Path, index: int, choices: Mapping[str, Any]) -> None:
     if choices:
         known = read_json(work / "choices.json") if (work / "choices.json").is_file() else {}
         write_json(work / "choices.json", known | {f"block_{index:03d}": choices})
+
+
+def _follow_dense(walk: Walk, block: nn.Module) -> Tensor:
+    """What enters the block in the pruned model; the dense model's hidden states pass the block, which is dense still."""
+    walk.hidden.run(block, dense=True)
+    return walk.hidden.states.clone()
+
+
+def _fit(walk: Walk, block: nn.Module, update: BlockUpdate, entered: Tensor, solve: "Solver", results: Results) -> None:
+    """Train the survivors of the pruned block towards the dense model; the batch passes the block again with them."""
+    hidden = walk.hidden
+    assert hidden.dense is not None, "the walk began without the dense model"
+    linears = {path: linear_at(block, path) for path in results}
+    survivors: dict[Tensor, Tensor] = {linear.weight: as_stored(linear, ~results[path].mask) for path, linear in linears.items()}
+    update.fit(partial(walk.few(update.batch), block), survivors, entered, hidden.dense, seed=hidden.position)
+    for path, linear in linears.items():
+        results[path] = solve.write(path, weight_of(linear), results[path].mask, weight_of(linear))
+    hidden.states.copy_(entered)
+    hidden.run(block)
 
 
 class Solver:
@@ -110,12 +136,15 @@ class Solver:
             raise UserError(f"{site.name} ({', '.join(site.linears)}): {error}") from None
         results = {}
         for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
-            values = None
-            if pruned.weight is not None:
-                values = pruned.weight[~pruned.mask].to(self.stored_dtypes[f"{path}.weight"])
-            results[path] = PrunedLinear(pruned.mask, values)
-            results[path].apply(weight)
+            results[path] = self.write(path, weight, pruned.mask, pruned.weight)
         return results
+
+    def write(self, path: str, weight: Tensor, mask: Tensor, values: Tensor | None) -> PrunedLinear:
+        """Put a result for one linear into its weight [out, in], rounded as the checkpoint will have it."""
+        stored = None if values is None else values[~mask].to(self.stored_dtypes[f"{path}.weight"])
+        result = PrunedLinear(mask, stored)
+        result.apply(weight)
+        return result
 
     def block(
         self, block: nn.Module, sites: tuple[Site, ...], statistics: Mapping[str, SiteStatistics], target: Target

@@ -62,8 +62,9 @@ class Walk:
         conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": _code_digest()}
         _continue_or_start(work, conditions)
 
-    def begin(self, bundle: str, whole: bool = False, budget: int = 0) -> HiddenStates:
-        """Embed the tokens, or pick up the interrupted walk. `whole`: all tokens in one pass if `budget` bytes allow it."""
+    def begin(self, bundle: str, whole: bool = False, budget: int = 0, few: int = 0) -> HiddenStates:
+        """Embed the tokens, or pick up the interrupted walk. `whole`: all tokens in one pass if `budget` bytes allow it;
+        `few`: the dense model's hidden states walk beside, and so many sequences at once can pass a block by themselves."""
         if self.tokens is None:
             raise UserError("this propagation needs calibration tokens")
         if self.tokens.shape[1] > self.model.context:
@@ -71,7 +72,10 @@ class Walk:
         self.bundle = bundle
         fits = whole and whole_batch_fits(self.model, self.tokens, budget)
         batch = len(self.tokens) if fits else sequences_per_piece(self.tokens.shape[1])
-        self.hidden = HiddenStates.begin(self.model, self.tokens, batch, self.checkpoint)
+        self.hidden = HiddenStates.begin(self.model, self.tokens, batch, self.checkpoint, follow_dense=few > 0)
+        if few:
+            part = self.tokens[:few]
+            self.hidden.arguments |= self.model.embed(part, len(part))[1]
         return self.hidden
 
     def accumulator(self, block: nn.Module, site: Site) -> SiteAccumulator:
@@ -119,6 +123,12 @@ class Walk:
                 except _Reached:
                     continue
                 raise UserError(f"the block's forward pass does not reach {last.name}")
+
+    def few(self, sequences: int) -> Callable[[nn.Module, Tensor], Tensor]:
+        """The block at hand on as many sequences as `begin` was told to prepare: (block, hidden) → outputs."""
+        assert self.tokens is not None, "a walk without tokens passes no block"
+        arguments = self.hidden.arguments[min(sequences, len(self.tokens))]
+        return lambda block, hidden: run_block(block, hidden, arguments[self.hidden.position])
 
     def finish(self, out: Path, settings: Mapping[str, Any]) -> None:
         """Turn the work folder into the artifact `out`."""

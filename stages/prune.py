@@ -7,7 +7,7 @@ with the same bytes.
 from pathlib import Path
 from typing import Any
 
-from pipelines.schema import Compute, RunRow, parse
+from pipelines.schema import PRUNER, Compute, RunRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json
 from stages._allocation import allocation_of
 from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
@@ -20,6 +20,7 @@ def run(key: str) -> None:
 
     from secateur import Recipe, determinism, engine
     from secateur.artifacts import read_tensors
+    from secateur.methods import METHODS
     from secateur.sparsity import measure
 
     determinism.prepare(compute.threads)
@@ -38,11 +39,15 @@ def run(key: str) -> None:
         update_options=row.update_options,
     )
     calibration = None if row.calibration is None else ARTIFACTS / row.source
+    gradients = ARTIFACTS / row.gradients if METHODS.get(row.method).gradients else None
     settings = {"run": row.model_dump(), "calibration": _calibration_settings(calibration)}
     provenance = {
         "model": identity(model),
         "tokens": sha256(calibration / "tokens.safetensors") if calibration else None,
         "statistics": identity(calibration) if calibration and row.propagation == "dense" else None,
+        "gradients": identity(gradients) if gradients else None,
+        "allocation": sha256(Path(row.shares)) if row.shares != PRUNER else None,
+        "file": sha256(Path(row.watch)) if row.watch != PRUNER else None,
     }
     engine.prune(
         model,
@@ -52,7 +57,7 @@ def run(key: str) -> None:
         settings={**settings, "provenance": provenance},
         tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
         statistics=calibration,
-        gradients=ARTIFACTS / row.gradients,
+        gradients=gradients,
         device=compute.device,
     )
     report = measure(out, model) | {
@@ -63,6 +68,8 @@ def run(key: str) -> None:
         "settings": settings,
         "provenance": {**provenance, "masks": identity(out)},
     }
+    if (choices := out / "choices.json").is_file():
+        report["choices"] = read_json(choices)
     write_json(RESULTS / "sparsity" / f"{key}.json", report)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,28 @@ CALIBRATION = {"corpus": "wikipedia", "split": "train", "sampler": "documents", 
 def hashed(text: str) -> str:
     """64 hexadecimal digits that differ from text to text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def kl_choices(states: Sequence[str]) -> dict[str, Any]:
+    """What `prune` notes where d2prune chose these states, block by block; every number tells its block and its state."""
+    choices = {}
+    for block, state in enumerate(states):
+        measured = {}
+        for place, name in enumerate(map("".join, product("UN", repeat=3))):
+            parts = {"L_abs": 90.0 + place, "L_rel": 0.1 * (block + 1) + 0.01 * place, "KL": 1.0 / (block + 2) + 0.04 * place}
+            measured[name] = parts | {"objective": parts["L_rel"] + parts["KL"]}
+        still = "".join(letter for letter, form in zip("qkv", state, strict=True) if form == "N") or "none"
+        choices[f"block_{block:03d}"] = {"dynamic": "kl", "rho": 1.0, "states": measured, "state": state, "no_update": still}
+    return choices
+
+
+def outlier_choices(letters: str, metric: str = "weight") -> dict[str, Any]:
+    """The same where it chose these letters by their outliers."""
+    return {
+        f"block_{block:03d}": {"dynamic": "outlier", "metric": metric, "no_update": letter}
+        | {"share": {"q": 0.31, "k": 0.32, "v": 0.33} | {letter: 0.4 + 0.01 * block}}
+        for block, letter in enumerate(letters)
+    }
 
 
 def write_project(

@@ -106,6 +106,10 @@ def test_every_part_runs_on_every_family(family: str, tiny_model: TinyModel, tok
     recipes = [Recipe(name, 0.5, options=options.get(name, {})) for name in METHODS]
     recipes += [Recipe("wanda", 0.5, allocation=[0.4, 0.5, 0.6], refinement=name, update="lsq") for name in REFINEMENTS]
     recipes += [Recipe("wanda", pattern="2:4", update=name) for name in UPDATES]
+    statistics = secateur.calibrate(folder, tokens, tmp_path / "statistics", device="cpu")
+    for name in ALLOCATIONS:
+        table = secateur.allocate(folder, ALLOCATIONS.get(name)(), 0.5, statistics=statistics, device="cpu")["table"]
+        recipes.append(Recipe("wanda", 0.5, allocation=table))
     for number, recipe in enumerate(recipes):
         run = secateur.prune(folder, recipe, tmp_path / str(number), tokens=tokens, gradients=gradients, device="cpu")
         assert measure(run, folder)["achieved"] == pytest.approx(0.5, abs=0.02), recipe

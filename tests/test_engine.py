@@ -99,12 +99,13 @@ def test_masks_equal_those_of_whole_model_passes(
             assert torch.equal(found[path].mask, mask), f"block {index}, {path}"
 
 
-def test_site_in_pieces_gives_the_same_bytes_as_in_one_piece(tiny_model: TinyModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "opt-post-norm", "opt-pre-norm"])
+def test_site_in_pieces_gives_the_same_bytes_as_in_one_piece(family: str, tiny_model: TinyModel, tmp_path: Path) -> None:
     tokens = torch.randint(0, 96, (300, 32), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
     hashes = set()
     for name, memory in {"whole": 1 << 30, "pieces": 0}.items():
         engine.prune(
-            tiny_model("llama"),
+            tiny_model(family),
             Recipe("sparsegpt", 0.5),
             tmp_path / name,
             work=tmp_path / f"{name}-work",

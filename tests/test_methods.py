@@ -1,6 +1,7 @@
 """Properties of the methods that no single worked example shows."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -32,22 +33,26 @@ def layer(seed: int, rows: int = 24, width: int = 160, samples: int = 8) -> tupl
     return torch.randn(rows, width, generator=generator), accumulator.finish(), inputs.reshape(-1, width)
 
 
-def textbook(weight: Tensor, hessian: Tensor, target: Target, blocksize: int) -> tuple[Tensor, Tensor]:
-    """SparseGPT as its paper writes it, one column at a time in fp64: an independent second implementation."""
+def textbook(
+    weight: Tensor, hessian: Tensor, target: Target, blocksize: int, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """SparseGPT as its paper writes it, one column at a time in fp64: an independent second implementation. `scale` [width]
+    takes the place of 1 / U_jj."""
     work, hessian = weight.double().clone(), hessian.double().clone()
     hessian += 0.01 * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=torch.float64)
     upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
+    scale = 1 / upper.diagonal() if scale is None else scale.double()
     mask = torch.zeros_like(work, dtype=torch.bool)
     group = parse_pattern(target.pattern)
     for start in range(0, work.shape[1], blocksize):
         stop = min(start + blocksize, work.shape[1])
         if not group:
-            scores = work[:, start:stop] ** 2 / upper.diagonal()[start:stop] ** 2
+            scores = (work[:, start:stop] * scale[start:stop]) ** 2
             mask[:, start:stop] = layer_threshold(scores, target.sparsity, target.count)
         for column in range(start, stop):
             if group and column % group[1] == 0:
                 columns = slice(column, column + group[1])
-                mask[:, columns] = n_of_m(work[:, columns] ** 2 / upper.diagonal()[columns] ** 2, *group)
+                mask[:, columns] = n_of_m((work[:, columns] * scale[columns]) ** 2, *group)
             error = work[:, column] * mask[:, column] / upper[column, column]
             work[:, column:] -= torch.outer(error, upper[column, column:])
     return mask, work.masked_fill(mask, 0)
@@ -59,6 +64,19 @@ def test_the_sweep_is_the_papers_column_loop(target: Target, blocksize: int) -> 
     weight, statistics, _ = layer(0)
     pruned = SparseGPT(blocksize=blocksize).prune([weight], statistics, [target])[0]
     mask, expected = textbook(weight, statistics.hessian, target, blocksize)
+    assert pruned.weight is not None
+    assert torch.equal(pruned.mask, mask)
+    torch.testing.assert_close(pruned.weight.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=identifier)
+@pytest.mark.parametrize("score", ["magnitude", "wanda"])
+def test_iterative_masks_are_chosen_from_compensated_weights(target: Target, score: Any) -> None:
+    """The ablations `magnitude_iter` and `wanda_iter`."""
+    weight, statistics, _ = layer(3)
+    pruned = SparseGPT(score=score).prune([weight], statistics, [target])[0]
+    scale = statistics.input_energy.sqrt() if score == "wanda" else torch.ones(weight.shape[1])
+    mask, expected = textbook(weight, statistics.hessian, target, 128, scale)
     assert pruned.weight is not None
     assert torch.equal(pruned.mask, mask)
     torch.testing.assert_close(pruned.weight.double(), expected, rtol=1e-3, atol=1e-4)
@@ -141,8 +159,12 @@ def test_a_rank_deficient_hessian_is_damped_not_refused() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"percdamp": 0.0}, "percdamp 0.0: must be above 0"), ({"blocksize": 0}, "blocksize 0: must be at least 1")],
+    [
+        ({"percdamp": 0.0}, "percdamp 0.0: must be above 0"),
+        ({"blocksize": 0}, "blocksize 0: must be at least 1"),
+        ({"score": "wand"}, "unknown sparsegpt score 'wand'; did you mean wanda"),
+    ],
 )
-def test_bad_options_are_refused(options: dict[str, float], message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SparseGPT(**options)  # pyright: ignore[reportArgumentType]
+        SparseGPT(**options)

@@ -17,7 +17,7 @@ from secateur.errors import UserError
 from stages import readme, report
 from stages.reporting import labels, layer_plots, plots, published, tables
 from stages.reporting.results import Study, read_study
-from tests.report_data import CALIBRATION, DENSE, RUNS, hashed, write_project
+from tests.report_data import CALIBRATION, DENSE, RUNS, hashed, kl_choices, outlier_choices, write_project
 
 HUB = "hf:facebook/opt-125m@main"
 WIKITEXT = {"kind": "corpus", "source": "hf:Salesforce/wikitext@main", "config": "wikitext-2-raw-v1"}
@@ -357,9 +357,11 @@ def faults(page: Path, scratch: Path) -> list[str]:
 
 def test_page_draws_every_plot_in_a_browser_without_a_word_on_the_console(project: Path) -> None:
     params = write_project(project, title="What <pruning> costs", blocks=4)
+    for key, choices in (("sparsegpt--50", kl_choices(["UUU", "NNN", "UNU", "UUN"])), ("wanda--50", outlier_choices("qkvv"))):
+        edit(project / "results" / "sparsity" / f"smollm2--wiki--{key}--site.json", choices=choices)
     report.run()
     page = project / "results" / "report.html"
-    assert len(re.findall("<script [^>]*data-plot=", page.read_text(encoding="utf-8"))) == 2 + 3 + len(RUNS) + 1
+    assert len(re.findall("<script [^>]*data-plot=", page.read_text(encoding="utf-8"))) == 2 + 3 + len(RUNS) + (3 + 1) + 1
     assert faults(page, project) == []
     assert yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8")) == params
 

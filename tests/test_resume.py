@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from secateur.masks import PrunedStore
 PRUNE = """
 import sys, torch, secateur
 torch.set_num_threads(2)
-model, out, method, propagation = sys.argv[1:]
+model, out, method, propagation, update = sys.argv[1:]
 tokens = torch.randint(0, 96, (64, 64), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
 statistics = None
 if propagation == "dense":
     statistics = secateur.calibrate(model, tokens, out + "-stats", device="cpu")
 secateur.prune(
     model,
-    secateur.Recipe(method, 0.5, propagation=propagation),
+    secateur.Recipe(method, 0.5, propagation=propagation, update=update),
     out,
     tokens=None if statistics else tokens,
     statistics=statistics,
@@ -53,20 +54,27 @@ def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(model: Path, out: Path, method: str, propagation: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", PRUNE, str(model), str(out), method, propagation]
+def start(model: Path, out: Path, recipe: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PRUNE, str(model), str(out), *recipe]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "propagation", "kills"), [("sparsegpt", "site", 5), ("wanda", "dense", 2)])
-def test_kills_change_nothing(deep_model: Path, method: str, propagation: str, kills: int, tmp_path: Path) -> None:
-    assert start(deep_model, tmp_path / "undisturbed", method, propagation).wait() == 0
+@pytest.mark.parametrize(
+    ("recipe", "kills"),
+    [
+        (["sparsegpt", "site", "none"], 5),
+        (["wanda", "dense", "none"], 2),
+        (["wanda", "site", "reconstruct"], 2),
+    ],
+)
+def test_kills_change_nothing(deep_model: Path, recipe: list[str], kills: int, tmp_path: Path) -> None:
+    assert start(deep_model, tmp_path / "undisturbed", recipe).wait() == 0
     out, chance = tmp_path / "killed", random.Random(0)
     work = [temporary(out), temporary(tmp_path / "killed-stats")]
     resumed_from = []
     for kill in range(kills):
-        process = start(deep_model, out, method, propagation)
+        process = start(deep_model, out, recipe)
         # Let it get further each time, then strike at a random moment of the next block.
         seen = [len(list(folder.rglob("block_*"))) for folder in work]
         deadline = time.monotonic() + 60
@@ -83,7 +91,7 @@ def test_kills_change_nothing(deep_model: Path, method: str, propagation: str, k
         for folder in filter(Path.exists, work):  # what safetensors leaves if the kill strikes while it writes
             (folder / f".tmp{kill}").write_bytes(b"half")
         resumed_from.append(PrunedStore(temporary(out)).blocks)
-    assert start(deep_model, out, method, propagation).wait() == 0
+    assert start(deep_model, out, recipe).wait() == 0
     assert identity(out) == identity(tmp_path / "undisturbed")
     assert resumed_from == sorted(resumed_from), "a restart never loses a finished block"
     assert not temporary(out).exists()

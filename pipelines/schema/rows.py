@@ -81,7 +81,8 @@ class AllocationRow(Strict):
 class RunRow(Strict):
     """One pruned model. `source` is a stats artifact, or the model itself when the method needs no data; `gradients` likewise.
 
-    `allocation` is "uniform", a table, or the name of a rule whose table lies in the file `shares`.
+    `allocation` is "uniform", a table, or the name of a rule whose table lies in the file `shares`. `watch` is the file that
+    an option of the method names, else one that DVC watches anyway.
     """
 
     model: str
@@ -96,6 +97,7 @@ class RunRow(Strict):
     propagation: Literal["site", "block", "dense"]
     allocation: str | Table
     shares: str
+    watch: str = PRUNER
     refinement: str
     refinement_options: dict[str, Any]
     update: str

@@ -80,6 +80,11 @@ class D2Prune(Method):
             raise UserError(f"d2prune no_update {self.no_update!r}: must be {allowed}")
 
     @property
+    def walks(self) -> bool:
+        """Whether it needs the hidden states before the block, which the propagation `dense` does not have."""
+        return self.dynamic == "kl"
+
+    @property
     def letters(self) -> str:
         """What `no_update` says of q, k and v."""
         return (PRESETS | {"none": "", "all": LETTERS}).get(self.no_update, self.no_update)

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from secateur.errors import UserError
+from secateur.errors import UserError, unknown_name
 from secateur.methods.base import Method, Pruned, Target
 from secateur.statistics import SiteStatistics
-from secateur.sweep import Factor, sweep
+from secateur.sweep import Factor, Score, surgeon_score, sweep
+
+Choice = Literal["surgeon", "magnitude", "wanda"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,15 @@ class SparseGPT(Method):
     each error over the columns to its right, w ← w - (w_j / U_jj)·U_j. U is the upper Cholesky factor of (H + λI)⁻¹ and
     λ = `percdamp`·mean(diag H).
 
+    `score` is what a block of columns is chosen by: `magnitude` takes |w| and `wanda` |w|·√a of the weights as the errors of
+    earlier columns left them, the ablations `magnitude_iter` and `wanda_iter` of Sun et al. (arXiv 2306.11695).
+
     Frantar and Alistarh, Massive Language Models Can Be Accurately Pruned in One-Shot (arXiv 2301.00774).
     """
 
     percdamp: float = 0.01
     blocksize: int = 128
+    score: Choice = "surgeon"
 
     needs: ClassVar[str] = "gram"
     updates_weights: ClassVar[bool] = True
@@ -32,8 +38,19 @@ class SparseGPT(Method):
             raise UserError(f"sparsegpt percdamp {self.percdamp}: must be above 0")
         if self.blocksize < 1:
             raise UserError(f"sparsegpt blocksize {self.blocksize}: must be at least 1")
+        if self.score not in get_args(Choice):
+            raise unknown_name("sparsegpt score", self.score, get_args(Choice))
 
     def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
         """One factorisation and one sweep for all linears of the site; each linear keeps its own thresholds."""
         factor = Factor.of(statistics.hessian, self.percdamp)
-        return sweep(weights, factor, self.blocksize, targets=targets).pruned
+        return sweep(weights, factor, self.blocksize, targets=targets, score=self.score_of(statistics)).pruned
+
+    def score_of(self, statistics: SiteStatistics) -> Score:
+        """The score of compensated weights [columns, rows]; low ones go first."""
+        if self.score == "surgeon":
+            return surgeon_score
+        if self.score == "magnitude":
+            return lambda weights, pivots, columns: weights.abs()
+        norm = statistics.input_energy.sqrt()
+        return lambda weights, pivots, columns: weights.abs() * norm[columns, None]

@@ -17,6 +17,11 @@ def weight_of(linear: nn.Linear | Conv1D) -> Tensor:
     return linear.weight.data.T if isinstance(linear, Conv1D) else linear.weight.data
 
 
+def as_stored(linear: nn.Linear | Conv1D, tensor: Tensor) -> Tensor:
+    """A tensor [out, in] in the layout of `linear.weight`."""
+    return tensor.T if isinstance(linear, Conv1D) else tensor
+
+
 def bias_of(linear: nn.Linear | Conv1D) -> Tensor | None:
     """The bias [out], itself and not a copy; None if the layer has none."""
     return None if linear.bias is None else linear.bias.data

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from secateur.errors import UserError, unknown_name
 from secateur.least_squares import damped, row_error, solve
 from secateur.methods.base import Pruned, Target
-from secateur.patterns import lowest_by_count, n_of_m, parse_pattern
+from secateur.patterns import lowest_by_count, lowest_per_row, n_of_m, parse_pattern
 from secateur.refinement.base import Refinement
 from secateur.statistics import SiteStatistics
+
+Scope = Literal["row", "layer"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,26 @@ class Reselect(Refinement):
     """Fit the survivors by least squares; give every weight of a row its worth in the row's quadratic error; keep the worthiest.
 
     A pruned weight is worth r_j²/H_jj, r = (w - w')H: what letting it alone move would win. A kept one is worth w'_j²·H_jj:
-    the least that dropping it could cost. Then fit again, for at most `rounds` rounds. A row takes its new support only if
-    its error is smaller there, so the layer error never rises. Ours.
+    what dropping it costs if nothing makes up for it. Then fit again, for at most `rounds` rounds. `scope` says whose worths
+    are compared: those of a `row`, which then keeps its number of zeros, or of the whole `layer`, whose rows may end with
+    different numbers. A new support is taken only where the error of that row, or layer, is smaller: it never rises. Ours.
     """
 
     rounds: int = 3
     percdamp: float = 0.01
     iterations: int = 20
+    scope: Scope = "row"
 
     needs: ClassVar[str] = "gram"
     updates_weights: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or self.iterations < 1:
+            raise UserError(f"reselect rounds {self.rounds}, iterations {self.iterations}: must be at least 0 and 1")
+        if not self.percdamp > 0:
+            raise UserError(f"reselect percdamp {self.percdamp}: must be above 0")
+        if self.scope not in get_args(Scope):
+            raise unknown_name("reselect scope", self.scope, get_args(Scope))
 
     def refine(
         self, weights: Sequence[Tensor], statistics: SiteStatistics, pruned: Sequence[Pruned], targets: Sequence[Target]
@@ -41,24 +54,33 @@ class Reselect(Refinement):
         ]
 
     def linear(self, dense: Tensor, hessian: Tensor, pruned: Pruned, pattern: str) -> Pruned:
-        """The rounds for one linear; every row keeps its number of zeros, every group of an n:m pattern its n."""
+        """The rounds for one linear; the row, or layer, keeps its number of zeros, every group of an n:m pattern its n."""
         group, diagonal = parse_pattern(pattern), hessian.diagonal()
         mask = pruned.mask
-        zeros = mask.sum(dim=1)
         fitted = solve(dense, hessian, mask, pruned.weight, self.iterations)
         error = row_error(dense, fitted, hessian)
         for _ in range(self.rounds):
             gain = ((dense - fitted) @ hessian).square_() / diagonal
             worth = torch.where(mask, gain, fitted.square() * diagonal)
-            chosen = n_of_m(worth, *group) if group else lowest_by_count(worth, zeros)
+            chosen = n_of_m(worth, *group) if group else self.lowest(worth, mask)
             if torch.equal(chosen, mask):
                 break
             candidate = solve(dense, hessian, chosen, fitted, self.iterations)
             candidate_error = row_error(dense, candidate, hessian)
-            better = candidate_error < error
+            better = self.total(candidate_error) < self.total(error)
             if not better.any():
                 break
             mask = torch.where(better[:, None], chosen, mask)
             fitted = torch.where(better[:, None], candidate, fitted)
             error = torch.where(better, candidate_error, error)
         return Pruned(mask, fitted)
+
+    def lowest(self, worth: Tensor, mask: Tensor) -> Tensor:
+        """The mask of the lowest worths, with as many zeros as `mask`."""
+        if self.scope == "row":
+            return lowest_by_count(worth, mask.sum(dim=1))
+        return lowest_per_row(worth.reshape(1, -1), int(mask.sum())).reshape(mask.shape)
+
+    def total(self, row_errors: Tensor) -> Tensor:
+        """What must fall for a row to take its new support [rows]."""
+        return row_errors if self.scope == "row" else row_errors.sum().expand_as(row_errors)

@@ -61,8 +61,7 @@ class SiteAccumulator:
     The Gram matrix is symmetric, so only blocks on and above its diagonal are computed: column panels of at most
     `PANEL` features leave (1 + PANEL / width) / 2 of the multiplications of the full product. `linears` are the weight [out, in]
     and bias of each linear of the site: inputs arrive before the linears run, so the bundle `outputs` computes its own outputs.
-    `length`, for the same bundle, is that of the sequences in a 2-D input (OPT flattens a batch before its MLP): D2Prune alone
-    depends on how many sequences there were.
+    `length` is that of the sequences in a 2-D input: OPT flattens a batch before its MLP, and sums depend on where it is cut.
     """
 
     PANEL = 192
@@ -85,11 +84,11 @@ class SiteAccumulator:
             self.gram = torch.zeros(width, width, device=device)
         self.norms = NormAccumulator(width, device) if bundle_covers(bundle, "outputs") else None
         self.linears = dict(linears or {}) if self.norms else {}
-        self.length = length if self.norms else None
+        self.length = length
         self.outputs = {path: NormAccumulator(len(weight), device) for path, (weight, _) in self.linears.items()}
 
     def update(self, inputs: Tensor) -> None:
-        """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] counts as one sequence."""
+        """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] is cut into sequences of `length`."""
         batch = inputs.unflatten(0, (-1, self.length or len(inputs))) if inputs.dim() == 2 else inputs
         for piece in batch.split(sequences_per_piece(batch.shape[1])):
             self._add(piece.shape[0], piece.reshape(-1, piece.shape[-1]).float())

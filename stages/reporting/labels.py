@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from stages.reporting.results import Perplexity, Row
+from stages.reporting.result_files import Perplexity
+from stages.reporting.results import Row
 
 NOTHING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

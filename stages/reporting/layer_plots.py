@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from stages.reporting import labels
-from stages.reporting.plots import PALETTE, Plot, Spec, legend, plot
+from stages.reporting.plots import PALETTE, Plot, Spec, block_axis, legend, plot
 from stages.reporting.results import Study
 
 # Sparsity from low to high. The page draws the same ramp as its legend.
@@ -77,13 +77,11 @@ def _rows(cells: Sequence[Spec]) -> int:
 def _map(study: Study, values: Sequence[Spec]) -> alt.Chart:
     low, high = layer_range(study)
     scale = alt.Scale(domain=[100 * low, 100 * high], range=list(RAMP), clamp=True)
-    last = max(value["block"] for value in values)
-    numbers = list(range(0, last + 1, 1 if last < 12 else 5 if last < 60 else 10))
     return (
         alt.Chart(alt.InlineData(values=list(values)))
         .mark_rect()
         .encode(
-            x=alt.X("block:O", title="block", axis=alt.Axis(values=numbers, labelAngle=0, ticks=False)),
+            x=block_axis(value["block"] for value in values),
             y=alt.Y("layer:N", title=None, axis=alt.Axis(ticks=False, labelLimit=130)),
             color=alt.Color("sparsity:Q", scale=scale, legend=None),
             tooltip=["block:O", "layer:N", alt.Tooltip("sparsity:Q", title="sparsity, %")],

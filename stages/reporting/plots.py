@@ -1,7 +1,7 @@
 """The plots of a study as Vega-Lite specifications, one view each, so that every one fits the width it is given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,13 @@ def _colours(study: Study, names: Mapping[str, str]) -> alt.Scale:
     methods = list(dict.fromkeys(row.method for row in study.runs))
     colours = {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)}
     return alt.Scale(domain=list(names), range=[colours.get(method, "currentColor") for method in names.values()])
+
+
+def block_axis(blocks: Iterable[int]) -> alt.X:
+    """The blocks of a model side by side; where there are many, some of their numbers."""
+    last = max(blocks)
+    numbers = list(range(0, last + 1, 1 if last < 12 else 5 if last < 60 else 10))
+    return alt.X("block:O", title="block", axis=alt.Axis(values=numbers, labelAngle=0, ticks=False))
 
 
 def legend() -> alt.Legend:

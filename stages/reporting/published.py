@@ -6,7 +6,8 @@ from typing import Any
 
 from pipelines.published import facts, published_names, same_accuracy, same_perplexity, same_subject
 from stages.reporting import labels
-from stages.reporting.results import Row, Study, Zeroshot
+from stages.reporting.result_files import Zeroshot
+from stages.reporting.results import Row, Study
 
 
 @dataclass(frozen=True)
