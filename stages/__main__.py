@@ -73,7 +73,7 @@ def report() -> None:
 @app.command()
 @one_line_errors
 def readme() -> None:
-    """Write the default study's table and plot into README.md and docs/."""
+    """Write the tables and plots of the selected studies into README.md and docs/, between their markers."""
     import_module("stages.readme").run()
 
 

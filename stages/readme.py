@@ -1,46 +1,54 @@
-"""Rewrite the results in README.md from the default study's result files: `python -m stages readme`.
+"""Rewrite the results in README.md from the result files of the selected studies: `python -m stages readme`.
 
-The part between the markers `<!-- results:begin -->` and `<!-- results:end -->` becomes the table and its plot, drawn
-to `docs/smoke-perplexity.svg`. The same results give the same bytes, so CI can run it and look for a difference.
+The part between the markers `<!-- smoke:begin -->` and `<!-- smoke:end -->` becomes the table of the study `smoke` and its plot,
+drawn to `docs/smoke-perplexity.svg`; so does that of every selected study that has markers. The same results give the same
+bytes, so CI can run it and look for a difference.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from secateur.errors import UserError
 from stages._io import read_params
 from stages.report import read_studies
 
-if TYPE_CHECKING:
-    from stages.reporting.results import Study
-
-STUDY = "smoke"
 README = Path("README.md")
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-PLOT = Path("docs") / f"{STUDY}-perplexity.svg"
+
+
+def markers(study: str) -> tuple[str, str]:
+    """What stands before and after the results of a study."""
+    return f"<!-- {study}:begin -->", f"<!-- {study}:end -->"
+
+
+def plot(study: str) -> Path:
+    """Where the picture of a study lies."""
+    return Path("docs") / f"{study}-perplexity.svg"
 
 
 def run() -> None:
-    """Write the table and the plot; refuses a README without the two markers, and leaves it alone then."""
+    """Write tables and plots; a README without markers of any selected study is refused and left alone."""
     from secateur.artifacts import write_text
     from stages.reporting.markdown import perplexity_svg, summary
 
     text = README.read_text(encoding="utf-8") if README.is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{README} has no {BEGIN} followed by {END}; put them where the results belong")
-    study = _default_study()
-    image = perplexity_svg(study)
-    body = summary(study)
-    if image:
-        write_text(PLOT, image)
-        body += f"\n![Perplexity against sparsity]({PLOT.as_posix()})\n"
-    write_text(README, f"{before}{BEGIN}\n{body}{END}{after}")
+    studies = read_studies(read_params())
+    wanted = [study for study in studies if _parts(text, study.name)]
+    if not wanted:
+        begin, end = markers(studies[0].name)
+        raise UserError(f"{README} has no results of {', '.join(study.name for study in studies)}; put {begin} and {end} into it")
+    for study in wanted:
+        begin, end = markers(study.name)
+        before, _, after = _parts(text, study.name) or ("", "", "")
+        body, image = summary(study), perplexity_svg(study)
+        if image:
+            write_text(plot(study.name), image)
+            body += f"\n![Perplexity against sparsity]({plot(study.name).as_posix()})\n"
+        text = f"{before}{begin}\n{body}{end}{after}"
+    write_text(README, text)
 
 
-def _default_study() -> "Study":
-    for study in read_studies(read_params()):
-        if study.name == STUDY:
-            return study
-    raise UserError(f"the study {STUDY!r} is not selected; run `python -m pipelines use {STUDY}` and `dvc repro` first")
+def _parts(text: str, study: str) -> tuple[str, str, str] | None:
+    """What lies before, between and after the markers of a study; None where one of them is missing."""
+    begin, end = markers(study)
+    before, found, rest = text.partition(begin)
+    inside, ended, after = rest.partition(end)
+    return (before, inside, after) if found and ended else None

@@ -70,7 +70,7 @@ def by_hand(
                 handle.remove()
             for site in group:
                 (inputs,) = seen[site.name]
-                sums = SiteAccumulator(inputs.shape[-1], "gram", torch.device("cpu"))
+                sums = SiteAccumulator(inputs.shape[-1], "gram", torch.device("cpu"), length=tokens.shape[1])
                 sums.update(inputs)
                 weights = [weight_of(linear_at(block, path)) for path in site.linears]
                 solved = solver.prune(weights, sums.finish(), [Target(0.5)] * len(weights))

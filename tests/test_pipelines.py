@@ -18,7 +18,7 @@ from pipelines.__main__ import app
 from pipelines.estimate import TASKS as ESTIMATED_TASKS
 from pipelines.estimate import Sizes, estimate, human
 from pipelines.expand import Tables, expand
-from pipelines.schema import parse
+from pipelines.schema import PRUNER, parse
 from pipelines.study import TASKS, Catalogue, Study, known_configs, read_catalogue, study_files
 from secateur.errors import UserError
 from secateur.evaluation.zeroshot import TASKS as EVALUATED_TASKS
@@ -87,11 +87,21 @@ def test_smoke_is_the_default_study() -> None:
         ({"method": {"name": "magnitude", "group": "row"}}, "smollm2--magnitude-group-row--50"),
         ({"method": "magnitude", "count": "exact"}, "smollm2--magnitude--50--exact"),
         ({"method": "magnitude", "update": "obs"}, "smollm2--wiki--magnitude--50--obs--site"),
+        ({"method": "magnitude", "allocation": "owl"}, "smollm2--wiki--magnitude--50--owl"),
+        ({"method": "magnitude", "allocation": "alpha"}, "smollm2--magnitude--50--alpha"),
+        ({"update": {"name": "reconstruct", "epochs": 1}}, "smollm2--wiki--wanda--50--reconstruct-epochs-1--site"),
         ({"allocation": [0.4, 0.6], "propagation": "block"}, "smollm2--wiki--wanda--50--table-ea78c1bf--block"),
     ],
 )
 def test_the_key_says_what_the_run_is(axes: dict[str, Any], key: str) -> None:
     assert list(tables(run(**axes)).runs) == [key]
+
+
+def test_the_file_of_an_option_is_watched(tmp_path: Path) -> None:
+    tree = tmp_path / "tree.json"
+    tree.write_text('{"data": "W"}')
+    found = tables(run(method=["wanda", {"name": "formula", "file": str(tree)}]))
+    assert [row.watch for row in found.runs.values()] == [PRUNER, str(tree)]
 
 
 def test_a_run_without_data_has_neither_calibration_nor_propagation() -> None:

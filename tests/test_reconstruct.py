@@ -110,8 +110,8 @@ def test_dense_statistics_are_not_enough(tiny_model: TinyModel, tokens: Tensor, 
     ("options", "message"),
     [
         ({"rate": 0.0}, "rate 0.0: must be above 0"),
-        ({"epochs": 0}, "epochs 0, batch 4: must both be at least 1"),
-        ({"batch": 0}, "epochs 2, batch 0: must both be at least 1"),
+        ({"epochs": 0}, "epochs 0, batch 2: must both be at least 1"),
+        ({"batch": 0}, "epochs 4, batch 0: must both be at least 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, int], message: str) -> None:

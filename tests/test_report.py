@@ -291,37 +291,34 @@ def test_sections_without_metrics_are_absent(project: Path) -> None:
     assert "Sparsity of each layer" in page
 
 
+BEGIN, END = readme.markers("smoke")
+
+
 def test_readme_is_rewritten_between_its_markers_only(project: Path) -> None:
     write_project(project)
-    text = f"# before\n{readme.BEGIN}\nstale words\n{readme.END}\nafter\n"
+    others = "<!-- field:begin -->\nof a study that is not selected\n<!-- field:end -->\n"
+    text = f"# before\n{BEGIN}\nstale words\n{END}\nafter\n{others}"
     (project / "README.md").write_text(text, encoding="utf-8")
     readme.run()
     first = (project / "README.md").read_text(encoding="utf-8")
-    image = (project / readme.PLOT).read_bytes()
+    image = (project / readme.plot("smoke")).read_bytes()
     readme.run()
     assert first == (project / "README.md").read_text(encoding="utf-8")
-    assert image == (project / readme.PLOT).read_bytes()
+    assert image == (project / readme.plot("smoke")).read_bytes()
     assert first.startswith("# before\n")
-    assert first.endswith(f"{readme.END}\nafter\n")
+    assert first.endswith(f"{END}\nafter\n{others}")
     assert "stale words" not in first
     assert f"| sparsegpt | unstructured | 50.01 | site | **60.02** ({labels.TIMES}3.32) |" in first
     assert image.startswith(b"<svg")
 
 
-@pytest.mark.parametrize("text", ["# no markers\n", f"{readme.END} {readme.BEGIN}", readme.BEGIN])
+@pytest.mark.parametrize("text", ["# no markers\n", f"{END} {BEGIN}", BEGIN, "<!-- other:begin --><!-- other:end -->"])
 def test_readme_without_markers_is_refused(project: Path, text: str) -> None:
     write_project(project)
     (project / "README.md").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="results:begin"):
+    with pytest.raises(UserError, match="has no results of smoke; put <!-- smoke:begin -->"):
         readme.run()
     assert (project / "README.md").read_text(encoding="utf-8") == text
-
-
-def test_readme_needs_the_default_study(project: Path) -> None:
-    write_project(project, study="other")
-    (project / "README.md").write_text(f"{readme.BEGIN}{readme.END}", encoding="utf-8")
-    with pytest.raises(UserError, match="pipelines use smoke"):
-        readme.run()
 
 
 # In a browser ------------------------------------------------------------

@@ -122,6 +122,19 @@ RULES = [
         run(method={"name": "wanda", "use_variant": True}, sparsity=None, pattern="2:4"),
         "s: runs[0].method: wanda use_variant has no 2:4 form; use pattern 'unstructured'",
     ),
+    (
+        run(update="reconstruct", propagation="dense"),
+        "s: runs[0].propagation: dense: reconstruct needs the inputs of every block here; use 'block' or 'site'",
+    ),
+    (
+        run(method={"name": "d2prune", "dynamic": "kl"}, propagation="dense"),
+        "s: runs[0].propagation: dense: d2prune needs the inputs of every block here; use 'block' or 'site'",
+    ),
+    (
+        run(method={"name": "formula", "file": "no/such/tree.json"}),
+        "s: runs[0].method: formula file no/such/tree.json: no such file",
+    ),
+    (run(method={"name": "sparsegpt", "score": "wand"}), "s: runs[0].method: score: 'wand': must be 'surgeon', 'magnitude' or"),
     (run(method={"name": "wanda", "use_varian": True}), "s: runs[0].method: unknown key 'use_varian'; did you mean use_variant?"),
     (run(method={"name": "wanda", "use_variant": 1}), "s: runs[0].method: use_variant: 1: must be a valid boolean"),
     (run(method={"name": "sparsegpt", "percdamp": "1"}), "s: runs[0].method: percdamp: '1': must be a valid number"),

@@ -22,9 +22,9 @@ class BlockReconstruction(BlockUpdate):
     The objective is that of EBFT (Guo et al., arXiv 2402.12419), with relative errors and our own schedule.
     """
 
-    rate: float = 0.02
-    epochs: int = 2
-    batch: int = 4
+    rate: float = 0.01
+    epochs: int = 4
+    batch: int = 2
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
