@@ -110,18 +110,30 @@ def drop_interrupted(folder: Path) -> None:
             file.unlink()
 
 
-def seal_folder(partial: Path, path: Path) -> None:
-    """Write SHA256SUMS into `partial` and put it in the place of `path`."""
-    files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name != SUMS)
-    lines = [f"{sha256(file)}  {file.relative_to(partial).as_posix()}\n" for file in files]
-    write_text(partial / SUMS, "".join(lines))
-    ordinary = stat.S_IMODE((partial / SUMS).stat().st_mode)
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS over all files of `folder`: from then on the folder is known to be whole (`check_folder`)."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    write_text(folder / SUMS, "".join(lines))
+    ordinary = stat.S_IMODE((folder / SUMS).stat().st_mode)
     for file in files:  # safetensors lets nobody but the owner read what it writes
         file.chmod(ordinary)
+
+
+def seal_folder(partial: Path, path: Path) -> None:
+    """Write SHA256SUMS into `partial` and put it in the place of `path`."""
+    write_sums(partial)
     if path.exists():
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """File names and digests in the SHA256SUMS of a finished folder."""
+    identity(folder)
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
 
 
 def identity(folder: Path) -> str:
@@ -133,10 +145,5 @@ def identity(folder: Path) -> str:
 
 def check_folder(folder: Path) -> list[str]:
     """Names of the files in `folder` that are missing or differ from its SHA256SUMS (empty: all is well)."""
-    identity(folder)
-    wrong = []
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
-        digest, name = line.split("  ", 1)
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
-            wrong.append(name)
-    return wrong
+    sums = read_sums(folder).items()
+    return [name for name, digest in sums if not (folder / name).is_file() or sha256(folder / name) != digest]

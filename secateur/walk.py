@@ -59,8 +59,8 @@ class Walk:
         self.tokens = tokens
         self.work = work
         self.checkpoint = work / "hidden.safetensors"
-        conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": _code_digest()}
-        _continue_or_start(work, conditions)
+        conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": code_digest()}
+        continue_or_start(work, conditions)
 
     def begin(self, bundle: str, whole: bool = False, budget: int = 0, few: int = 0) -> HiddenStates:
         """Embed the tokens, or pick up the interrupted walk. `whole`: all tokens in one pass if `budget` bytes allow it;
@@ -141,7 +141,7 @@ class Walk:
 CONDITIONS = "conditions.json"
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Digest of this package's source: unfinished work of another version is not continued."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
@@ -149,7 +149,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _continue_or_start(work: Path, conditions: dict[str, Any]) -> None:
+def continue_or_start(work: Path, conditions: dict[str, Any]) -> None:
     """Keep the work folder if it belongs to exactly this work under exactly these conditions; otherwise start it anew."""
     marker = work / CONDITIONS
     if marker.is_file() and read_json(marker) == conditions:

@@ -3,11 +3,13 @@
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+LINEARS = (nn.Linear, Conv1D)
+
 
 def linear_at(block: nn.Module, path: str) -> nn.Linear | Conv1D:
     """The linear at a dotted path of a block."""
     module = block.get_submodule(path)
-    if not isinstance(module, nn.Linear | Conv1D):
+    if not isinstance(module, LINEARS):
         raise TypeError(f"{path} is a {type(module).__name__}, not a linear layer")
     return module
 
@@ -20,6 +22,11 @@ def weight_of(linear: nn.Linear | Conv1D) -> Tensor:
 def as_stored(linear: nn.Linear | Conv1D, tensor: Tensor) -> Tensor:
     """A tensor [out, in] in the layout of `linear.weight`."""
     return tensor.T if isinstance(linear, Conv1D) else tensor
+
+
+def inputs_first(linear: nn.Module) -> bool:
+    """Whether the layer stores its weight [in, out]."""
+    return isinstance(linear, Conv1D)
 
 
 def bias_of(linear: nn.Linear | Conv1D) -> Tensor | None:

@@ -1,0 +1,105 @@
+"""Examples to train on, as tensors, and packed blocks of plain text."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from secateur.artifacts import read_tensors, write_tensors
+from secateur.errors import UserError
+
+IGNORED = -100  # a label that is not predicted, in the convention of torch's cross-entropy
+MAP_BATCH = 1000  # texts whose tokens are joined before they are cut
+
+
+@dataclass(frozen=True)
+class Examples:
+    """`tokens` int [n, L]; `labels` int [n, L], `IGNORED` where nothing is to be predicted, None: the tokens themselves;
+    `present` bool [n, L], False on the padding, which stands on the left, None: no padding."""
+
+    tokens: Tensor
+    labels: Tensor | None = None
+    present: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def length(self) -> int:
+        """Tokens of an example, padding included."""
+        return self.tokens.shape[1]
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """What the model's forward pass takes for some of the examples. Columns in which all of them are padded are left out,
+        and positions count from an example's first own token, so that padding changes no number for any family."""
+        chosen = torch.tensor(list(indices))
+        tokens = self.tokens[chosen].long()
+        labels = tokens if self.labels is None else self.labels[chosen].long()
+        if self.present is None:
+            return {"input_ids": tokens, "labels": labels}
+        present = self.present[chosen].long()
+        first = int(present.any(dim=0).int().argmax())
+        positions = (present.cumsum(dim=1) - 1).clamp(min=0)
+        parts = {"input_ids": tokens, "labels": labels, "attention_mask": present, "position_ids": positions}
+        return {name: tensor[:, first:] for name, tensor in parts.items()}
+
+    def _parts(self) -> dict[str, Tensor]:
+        parts = {"tokens": self.tokens.to(torch.int32)}
+        if self.labels is not None:
+            parts["labels"] = self.labels.to(torch.int32)
+        return parts if self.present is None else parts | {"present": self.present.bool()}
+
+    def digest(self) -> str:
+        """SHA-256 of everything that can be learnt from."""
+        digest = hashlib.sha256(str([(name, *part.shape) for name, part in self._parts().items()]).encode())
+        for part in self._parts().values():
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write a safetensors file, atomically."""
+        write_tensors(path, self._parts())
+
+    @classmethod
+    def read(cls, path: Path) -> "Examples":
+        """Read what `write` wrote, or any file with `tokens` alone, such as a calibration's."""
+        parts, _ = read_tensors(path)
+        if "tokens" not in parts:
+            raise UserError(f"{path} holds no tokens to train on, only {', '.join(parts) or 'nothing'}")
+        return cls(parts["tokens"], parts.get("labels"), parts.get("present"))
+
+
+def pack(texts: Sequence[str], encode: Callable[[str], list[int]], length: int, blocks: int | None = None) -> Tensor:
+    """int32 [n, length]: the first `blocks` blocks (None: all) of the texts, each encoded with its special tokens, joined in
+    groups of 1000 texts, and cut; what is left of a group after its last whole block is dropped. Fewer blocks than asked for are
+    returned as they are; not a single one is a `UserError`.
+
+    The recipe of Wanda's, D2Prune's and OWL's LoRA runs.
+    """
+    found: list[Tensor] = []
+    longest = 0
+    for stream in _streams(texts, encode):
+        longest = max(longest, len(stream))
+        count = len(stream) // length
+        found += torch.tensor(stream[: count * length], dtype=torch.int32).view(count, length).unbind()
+        if blocks is not None and len(found) >= blocks:
+            break
+    if not found:
+        raise UserError(
+            f"the corpus is shorter than one block of {length} tokens: {len(texts)} texts with at most {longest} tokens in a group "
+            f"of {MAP_BATCH}; use shorter blocks or more text"
+        )
+    return torch.stack(found[:blocks])
+
+
+def _streams(texts: Sequence[str], encode: Callable[[str], list[int]]) -> Iterator[list[int]]:
+    for start in range(0, len(texts), MAP_BATCH):
+        yield [token for text in texts[start : start + MAP_BATCH] for token in encode(text)]
+
+
+def sample_packed(texts: Sequence[str], encode: Callable[[str], list[int]], length: int, samples: int, seed: int) -> Tensor:
+    """`pack` as a sampler of calibration windows: the first `samples` blocks. Nothing is drawn, so `seed` decides nothing."""
+    return pack(texts, encode, length, samples)
