@@ -43,6 +43,7 @@ class Examples:
         present = self.present[chosen].long()
         first = int(present.any(dim=0).int().argmax())
         positions = (present.cumsum(dim=1) - 1).clamp(min=0)
+        labels = labels.masked_fill(positions == 0, IGNORED)  # nothing stands before an example's first token
         parts = {"input_ids": tokens, "labels": labels, "attention_mask": present, "position_ids": positions}
         return {name: tensor[:, first:] for name, tensor in parts.items()}
 
@@ -89,7 +90,7 @@ def pack(texts: Sequence[str], encode: Callable[[str], list[int]], length: int, 
             break
     if not found:
         raise UserError(
-            f"the corpus is shorter than one block of {length} tokens: {len(texts)} texts with at most {longest} tokens in a group "
+            f"the corpus is shorter than one block of {length} tokens: {len(texts)} texts, at most {longest} tokens in a group "
             f"of {MAP_BATCH}; use shorter blocks or more text"
         )
     return torch.stack(found[:blocks])

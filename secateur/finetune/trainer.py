@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 
 def training_arguments(settings: FineTuning, folder: Path, cuda: bool, held_out: bool) -> TrainingArguments:
-    """The Trainer's words for `settings`; checkpoints go to `folder`. Half precision and recomputed activations are for CUDA alone.
+    """The Trainer's words for `settings`; checkpoints go to `folder`.
 
-    Nothing is reported anywhere, except to MLflow if MLFLOW_TRACKING_URI is set.
+    Half precision and recomputing activations are for CUDA alone. Nothing is reported anywhere, except to MLflow if
+    MLFLOW_TRACKING_URI is set.
     """
     report_to = ["mlflow"] if os.environ.get("MLFLOW_TRACKING_URI") else []
     need(*report_to)

@@ -16,6 +16,7 @@ from secateur.sweep import Factor, sweep
 from tests.oracles import Checker
 from tests.oracles.checkers_allocation import dlp, owl, wanda_image
 from tests.oracles.checkers_d2prune import d2prune
+from tests.oracles.checkers_finetune import lora_merge
 from tests.oracles.checkers_pruner_zero import pruner_zero
 
 Values = dict[str, Any]
@@ -133,6 +134,7 @@ CHECKERS: dict[str, Checker] = {
     "calibration sampling": calibration_sampling,
     "d2prune": d2prune,
     "dlp": dlp,
+    "lora on sparse weights": lora_merge,
     "magnitude": magnitude,
     "owl": owl,
     "perplexity protocol": perplexity,
