@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -16,6 +17,8 @@ FORBIDDEN = {
 }
 # What only evaluation may need beyond torch, transformers and safetensors (tqdm comes with transformers).
 LIBRARY = {"torch", "transformers", "safetensors", "tqdm", "secateur"}
+# Fine-tuning alone may ask for these, and only when it begins.
+FINETUNE = {"accelerate", "numpy", "peft"}
 
 
 def imported(path: Path) -> set[str]:
@@ -40,7 +43,26 @@ def test_imports_point_down(package: str) -> None:
 def test_the_core_needs_three_packages() -> None:
     for file in sorted((ROOT / "secateur").rglob("*.py")):
         if "evaluation" not in file.parts:
-            assert imported(file) <= LIBRARY | set(sys.stdlib_module_names), file
+            allowed = LIBRARY | FINETUNE if "finetune" in file.parts else LIBRARY
+            assert imported(file) <= allowed | set(sys.stdlib_module_names), file
+
+
+def test_the_library_is_there_without_what_fine_tuning_needs() -> None:
+    """Settings and data can be made, a trained run loaded and merged; training says what to install, before any work."""
+    without = """
+        import sys
+        sys.modules["peft"] = sys.modules["accelerate"] = None
+        from pathlib import Path
+        import torch
+        from secateur import UserError, engine, export
+        from secateur.finetune import alpaca, data, held_out, load, merge, origin, recipes, targets, train
+        try:
+            train.finetune(Path("m"), None, torch.ones(2, 4), Path("o"), work=Path("w"), settings=recipes.recipe("wanda"))
+        except UserError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(without)], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "fine-tuning needs peft and accelerate: pip install peft accelerate\n"
 
 
 @pytest.mark.parametrize("module", ["stages", "pipelines"])

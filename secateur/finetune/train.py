@@ -66,10 +66,10 @@ def finetune(
     from secateur.finetune.trainer import FineTuner, training_arguments
 
     examples, held_out = _as_examples(examples), None if held_out is None else _as_examples(held_out)
-    settings = replace(settings, length=examples.length, blocks=len(examples), validation=len(held_out or ()))
     origin = Origin(model, pruned)
     paths = resolve_targets(settings.targets, origin.adapter)
     _check(origin, settings, examples, held_out)
+    settings = replace(settings, length=examples.length, blocks=len(examples), validation=len(held_out or ()))
     chosen = determinism.device(device)
     if chosen.index:
         raise UserError(f"device {device!r}: the Trainer takes the first visible GPU; set CUDA_VISIBLE_DEVICES={chosen.index}")
