@@ -1,6 +1,7 @@
 """Training tiny models: the zeros stay, what was trained is what is merged, and equal trainings give equal bytes."""
 
 import csv
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import TrainingArguments
 
 import secateur
 from secateur import Recipe, UserError
@@ -295,6 +297,69 @@ def test_the_same_training_gives_the_same_bytes(
     assert identity(tmp_path / "seeded") != identity(found.out)
 
 
+def test_nothing_asks_the_network(tuned: Callable[[str, str], Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something looks for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for train in ("lora", "dense"):
+        found = tuned("llama", train)
+        tune(found.model, found.run, tmp_path / train, replace(SETTINGS, train=train, epochs=1, interval=1))
+
+
+@pytest.mark.parametrize("server", [None, "sqlite:///elsewhere.db"])
+def test_mlflow_alone_is_told_and_only_if_it_is_named(
+    server: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur.finetune import trainer
+
+    asked: list[str] = []
+    monkeypatch.setattr(trainer, "need", lambda *packages: asked.extend(packages))
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    arguments = trainer.training_arguments(SETTINGS, tmp_path, cuda=False, held_out=False)
+    assert arguments.report_to == asked == (["mlflow"] if server else [])
+    assert not arguments.push_to_hub
+
+
+def test_half_precision_and_recomputing_are_for_cuda_alone(tmp_path: Path) -> None:
+    from secateur.finetune.trainer import training_arguments
+
+    here = training_arguments(replace(SETTINGS, autocast="bf16"), tmp_path, cuda=False, held_out=True)
+    assert here.use_cpu and not (here.bf16 or here.fp16 or here.activation_checkpointing)
+
+
+def test_processes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur.finetune.trainer import training_arguments
+
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    assert training_arguments(SETTINGS, tmp_path, cuda=False, held_out=True).gradient_accumulation_steps == 1
+    monkeypatch.setattr(TrainingArguments, "world_size", 3)
+    with pytest.raises(UserError, match="batch 8: must be a multiple of micro_batch 4 times 3 processes"):
+        training_arguments(SETTINGS, tmp_path, cuda=False, held_out=True)
+
+
+def test_recomputing_activations_changes_nothing(
+    tuned: Callable[[str, str], Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does to save memory, tried on the CPU."""
+    own = TrainingArguments.__init__
+
+    def recompute(self: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+        own(self, *args, **kwargs)
+
+    monkeypatch.setattr(TrainingArguments, "__init__", recompute)
+    for train in ("masked_lora", "dense"):
+        found = tuned("llama", train)
+        curve = tune(found.model, found.run, tmp_path / train, replace(SETTINGS, train=train))
+        for one, other in zip(curve[1:], found.curve[1:], strict=True):
+            assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
 def test_micro_batches_change_rounding_only(tuned: Callable[[str, str], Tuned], tmp_path: Path) -> None:
     found, settings = tuned("llama", "masked_lora"), replace(SETTINGS, train="masked_lora", dropout=0.0)
     curves = [tune(found.model, found.run, tmp_path / str(size), replace(settings, micro_batch=size)) for size in (8, 2)]
@@ -338,6 +403,12 @@ def test_the_best_step_is_kept(tuned: Callable[[str, str], Tuned], tmp_path: Pat
         ({}, {"held_out": torch.zeros(2, 65, dtype=torch.int32)}, "held-out examples of 65 tokens: the model's context is 64"),
         ({"keep": "best"}, {"held_out": None}, "keep best: needs held-out examples"),
         ({"train": "masked_lora"}, {"run": None}, "has no masks; use lora"),
+        (
+            {},
+            {"examples": Examples(TRAINED, torch.full_like(TRAINED, IGNORED))},
+            "training examples: no token is to be predicted",
+        ),
+        ({}, {"examples": TRAINED[:, :1]}, "length 1: fewer than 2 tokens predict nothing"),
         ({}, {"device": "cuda:7"}, "device 'cuda:7'"),
     ],
 )
@@ -357,6 +428,14 @@ def test_a_training_that_diverges_ends_with_one_line(tuned: Callable[[str, str],
     with pytest.raises(UserError, match=r"loss is (nan|inf|\d+).* at step \d+: lower the rate"):
         tune(found.model, found.run, tmp_path / "out", replace(SETTINGS, rate=1e30, warmup=0))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_model_is_not_blamed_on_the_rate(tiny_model: TinyModel, tmp_path: Path) -> None:
+    whole = secateur.assemble(tiny_model("llama"), device="cpu")
+    torch.nn.init.constant_(whole.get_input_embeddings().weight, float("nan"))  # pyright: ignore[reportArgumentType]
+    whole.save_pretrained(tmp_path / "broken")
+    with pytest.raises(UserError, match="the held-out loss is nan at step 0: the model was broken before"):
+        tune(tmp_path / "broken", None, tmp_path / "out")
 
 
 def test_an_adapter_of_another_run_is_refused(

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur import determinism
 from secateur.artifacts import seal_folder, write_json, write_tensors, write_text
 from secateur.errors import UserError
-from secateur.finetune.data import Examples
+from secateur.finetune.data import IGNORED, Examples
 from secateur.finetune.origin import Origin
 from secateur.finetune.packages import need
 from secateur.finetune.recipes import FineTuning
@@ -118,6 +118,8 @@ def _check(origin: Origin, settings: FineTuning, examples: Examples, held_out: E
     for name, given in (("training", examples), ("held-out", held_out)):
         if given is not None and given.length > context:
             raise UserError(f"{name} examples of {given.length} tokens: the model's context is {context}")
+        if given is not None and given.labels is not None and not (given.labels[:, 1:] != IGNORED).any():
+            raise UserError(f"{name} examples: no token is to be predicted")
 
 
 def _conditions(device: torch.device, processes: int) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _outcome(trainer: "FineTuner", settings: FineTuning) -> dict[str, Any]:
     return {
         "steps": trainer.state.global_step,
         "kept_step": kept,
-        "trained_parameters": sum(parameter.numel() for parameter in trainer.trained().values()),
+        "trained_parameters": trainer.trained_parameters,
         "perplexity_before": seen.get(0),
         "perplexity_after": None if kept is None else seen.get(kept),
     }

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -151,13 +149,14 @@ class FineTuner(Trainer):
         sums = held_out_sums(self.whole, self.held_out, self.args.process_index, self.args.world_size)
         total, count = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()  # pyright: ignore
         if not total / count < 700:  # exp overflows; also true of a NaN
-            raise UserError(f"the held-out loss is {total / count} at step {self.state.global_step}: lower the rate")
+            remedy = "lower the rate" if self.state.global_step else "the model was broken before"
+            raise UserError(f"the held-out loss is {total / count} at step {self.state.global_step}: {remedy}")
         metrics = {"eval_loss": total / count, "eval_perplexity": math.exp(total / count)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def trained(self) -> dict[str, torch.Tensor]:
-        """Parameters that training changed, by name."""
-        model: nn.Module = self.model  # pyright: ignore
-        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    @property
+    def trained_parameters(self) -> int:
+        """Number of parameters that training may change; under a mask its zeros are counted too."""
+        return self.whole.num_parameters(only_trainable=True)
