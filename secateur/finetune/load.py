@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def finetuned(model: Path, pruned: Path | None, tuned: Path, mode: str, device: str = "auto") -> "PreTrainedModel":
     """The model of folder `model`, pruned by the run `pruned`, with the fine-tuning in folder `tuned`, in fp32 and eval mode."""
-    check(tuned, mode, Origin(model, pruned))
-    return attach(assemble(model, pruned, device), tuned, mode, Origin(model, pruned))
+    origin = Origin(model, pruned)
+    check(tuned, mode, origin)
+    return attach(assemble(model, pruned, device), tuned, mode, origin)
 
 
 def attach(whole: "PreTrainedModel", tuned: Path, mode: str, origin: Origin) -> "PreTrainedModel":

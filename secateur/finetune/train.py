@@ -59,8 +59,9 @@ def finetune(
     its masks and new values, for everything that reads runs. Kept is the last step, or the best by held-out loss.
 
     `work` holds checkpoints, from which a killed training continues to the same bytes, as long as settings, data, weights, code
-    and conditions are the same; otherwise it is started anew. Under `accelerate launch` every process calls this with the same
-    arguments, and the first one writes.
+    and conditions are the same; otherwise it is started anew. `provenance`, of JSON values, is stored among the settings.
+
+    Under `accelerate launch` every process calls this with the same arguments, and the first one writes.
     """
     need("peft", "accelerate")
     from secateur.finetune.trainer import FineTuner, training_arguments
@@ -161,7 +162,8 @@ def _write(folder: Path, trainer: "FineTuner", origin: Origin, paths: tuple[str,
 
 
 def _outcome(trainer: "FineTuner", settings: FineTuning) -> dict[str, Any]:
-    """Held-out perplexity before training and of what was kept (null without held-out text), and how much was trained."""
+    """Held-out perplexity before training and of what was kept (null without held-out text), and how much was trained. In a
+    checkpoint of half precision, `dense` values are rounded after they were measured."""
     kept = trainer.state.best_global_step if settings.keep == "best" else trainer.state.global_step
     seen = {row.step: row.held_out_perplexity for row in curve_of(trainer.state.log_history)}
     return {
