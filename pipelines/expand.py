@@ -8,7 +8,7 @@ that the `dense` runs of one model and calibration share: it is the join of what
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipelines.grid import (
     Candidate,
@@ -25,17 +25,20 @@ from pipelines.schema import (
     DOWNLOADER,
     PRUNER,
     AllocationRow,
-    Compute,
     DownloadRow,
+    FineTuneRow,
+    Mode,
     PerplexityRow,
     Report,
     ReportStudy,
     RunRow,
     StatsRow,
     Strict,
+    Subject,
     ZeroshotRow,
 )
-from pipelines.study import Catalogue, Perplexity, Study, Zeroshot
+from pipelines.study import Catalogue, Choice, Perplexity, Study, Zeroshot
+from pipelines.tables import Rows, Tables
 from secateur.allocation import ALLOCATIONS
 from secateur.errors import UserError
 from secateur.methods import METHODS
@@ -43,23 +46,9 @@ from secateur.recovery import UPDATES
 from secateur.refinement import REFINEMENTS
 
 
-class Tables(Strict):
-    """Everything that params.yaml holds."""
-
-    studies: list[str]
-    compute: Compute
-    download: dict[str, DownloadRow]
-    stats: dict[str, StatsRow]
-    allocations: dict[str, AllocationRow]
-    runs: dict[str, RunRow]
-    ppl: dict[str, PerplexityRow]
-    zeroshot: dict[str, ZeroshotRow]
-    report: Report
-
-
 def expand(studies: Mapping[str, Study], catalogue: Catalogue) -> Tables:
     """All tables of `studies` together; the same key with different content is a `UserError` that names both."""
-    rows, bundles = _Rows(), dense_bundles(studies)
+    rows, bundles = Rows(), dense_bundles(studies)
     report = {
         name: _Expansion(rows, bundles, name, study, catalogue.join(study.assets, name)).expand()
         for name, study in studies.items()
@@ -73,38 +62,7 @@ def expand(studies: Mapping[str, Study], catalogue: Catalogue) -> Tables:
     return Tables(studies=[*studies], compute=computes[first], report=Report(studies=report), **rows.tables)
 
 
-class _Rows:
-    """Tables under construction; remembers which study a row came from."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, dict[str, Any]] = {
-            name: {} for name in ("download", "stats", "allocations", "runs", "ppl", "zeroshot")
-        }
-        self.origin: dict[tuple[str, str], str] = {}
-
-    def add(self, table: str, key: str, row: Strict, study: str) -> str:
-        """Add a row unless it is there already; returns its key."""
-        old = self.tables[table].setdefault(key, row)
-        origin = self.origin.setdefault((table, key), study)
-        if old != row:
-            ours, theirs = old.model_dump(), row.model_dump()
-            field = next(field for field in ours if ours[field] != theirs[field])
-            raise UserError(
-                f"{table}.{key}: {origin} has {field} {ours[field]!r} and {study} has {theirs[field]!r}; "
-                "make them equal, or give one a different name"
-            )
-        return key
-
-
-class _Subject(NamedTuple):
-    """What is evaluated; `source` is where it lies below artifacts/."""
-
-    key: str
-    model: str
-    source: str
-
-
-def _of(models: list[str] | None, subjects: list[_Subject]) -> list[_Subject]:
+def _of(models: list[str] | None, subjects: list[Subject]) -> list[Subject]:
     """The subjects that are one of `models` or were made from one; None means all."""
     return [subject for subject in subjects if models is None or subject.model in models]
 
@@ -113,7 +71,7 @@ def _of(models: list[str] | None, subjects: list[_Subject]) -> list[_Subject]:
 class _Expansion:
     """One study on its way into the rows."""
 
-    rows: _Rows
+    rows: Rows
     bundles: Bundles
     name: str
     study: Study
@@ -121,18 +79,27 @@ class _Expansion:
 
     def expand(self) -> ReportStudy:
         """Add everything that the study asks for; returns its keys for the report."""
-        subjects = {model: _Subject(model, model, f"models/{model}") for model in self.study.models}
+        subjects = {model: self.subject(model, model, f"models/{model}") for model in self.study.models}
         for model in self.study.models:
             self.download("model", model, self.catalogue.models[model].model_dump(exclude={"config"}))
-        runs = list(dict.fromkeys(self.run(candidate) for candidate in candidates(self.study)))
-        subjects |= {key: _Subject(key, self.rows.tables["runs"][key].model, f"pruned/{key}") for key in runs}
+        runs: list[str] = []
+        finetunes: list[str] = []
+        for candidate in candidates(self.study):
+            runs.append(key := self.run(candidate))
+            subjects[key] = self.subject(key, candidate.model, f"pruned/{key}")
+            for name in candidate.finetunes:
+                for mode in self.study.finetunes[name].modes:
+                    finetunes.append(adapter := self.finetune(candidate, key, name, mode))
+                    tuned = "--".join([key, name, slug(mode)])
+                    subjects[tuned] = self.subject(tuned, candidate.model, f"pruned/{key}", f"adapters/{adapter}", mode)
         every = list(subjects.values())
         ppl = [self.perplexity(entry, subject) for entry in self.study.perplexity for subject in _of(entry.models, every)]
         zeroshot = [self.zeroshot(entry, subject) for entry in self.study.zeroshot for subject in _of(entry.models, every)]
         return ReportStudy(
             title=self.study.title,
             subjects=list(subjects),
-            runs=runs,
+            runs=list(dict.fromkeys(runs)),
+            finetunes=list(dict.fromkeys(finetunes)),
             ppl=list(dict.fromkeys(ppl)),
             zeroshot=list(dict.fromkeys(zeroshot)),
         )
@@ -190,6 +157,27 @@ class _Expansion:
         }
         return self.add("runs", "--".join(words), RunRow, row)
 
+    @staticmethod
+    def subject(key: str, model: str, source: str, adapter: str | None = None, mode: Mode | None = None) -> Subject:
+        """What is evaluated; paths are below artifacts/."""
+        return Subject(subject=key, model=model, source=source, adapter=adapter or source, mode=mode)
+
+    def finetune(self, candidate: Candidate, run: str, name: str, mode: Mode) -> str:
+        """The fine-tuning of a run that a mode needs; the key says what is trained, since two modes share one training."""
+        chosen, training = self.study.finetunes[name], TRAININGS[mode]
+        kind = RECIPES[chosen.recipe]
+        choice = Choice(name=chosen.recipe, **chosen.options)
+        row = {
+            "model": candidate.model,
+            "source": f"pruned/{run}",
+            "data": self.calibrated(chosen.data, candidate.model, "tokens"),
+            "validation": self.calibrated(chosen.validation, candidate.model, "tokens") if chosen.validation else f"pruned/{run}",
+            "recipe": chosen.recipe,
+            "training": training,
+            "options": given_options(choice, kind, f"finetunes.{name}"),
+        }
+        return self.add("finetunes", "--".join([run, name, slug(training)]), FineTuneRow, row)
+
     def allocation(self, candidate: Candidate) -> tuple[str | list[float | str], str]:
         """The name of the rule, or the table, and the file that DVC watches for it."""
         rule = rule_of(candidate)
@@ -224,24 +212,22 @@ class _Expansion:
         row = {"model": model, **calibration.model_dump(), "bundle": bundle}
         return "stats/" + self.add("stats", f"{model}--{name}--{bundle}", StatsRow, row)
 
-    def perplexity(self, entry: Perplexity, subject: _Subject) -> str:
+    def perplexity(self, entry: Perplexity, subject: Subject) -> str:
         """The key names a split only if it is not the one that is meant for evaluation."""
         self.corpus(entry.corpus)
         words = [entry.corpus, *([] if entry.split in ("test", "heldout") else [slug(entry.split)]), str(entry.length)]
         words += [f"d{entry.documents}"] if entry.documents else []
         words += [f"w{entry.windows}"] if entry.windows else []
         words += ["b"] if entry.protocol == "B" else []
-        row = {"subject": subject.key, "model": subject.model, "source": subject.source}
-        row |= entry.model_dump(exclude={"models"})
-        return self.add("ppl", f"{subject.key}--{'-'.join(words)}", PerplexityRow, row)
+        row = subject.model_dump() | entry.model_dump(exclude={"models"})
+        return self.add("ppl", f"{subject.subject}--{'-'.join(words)}", PerplexityRow, row)
 
-    def zeroshot(self, entry: Zeroshot, subject: _Subject) -> str:
+    def zeroshot(self, entry: Zeroshot, subject: Subject) -> str:
         """The key names the tasks if they are not all that the data has: another study may take other ones."""
         asset = self.catalogue.tasks[entry.data]
         self.download("tasks", entry.data, asset.model_dump())
         tasks = sorted(entry.tasks or asset.tasks)
         words = [entry.data, *([] if tasks == sorted(asset.tasks) else [slug(task) for task in tasks])]
         words += [f"l{entry.limit}"] if entry.limit else []
-        row = {"subject": subject.key, "model": subject.model, "source": subject.source}
-        row |= {"data": entry.data, "tasks": tasks, "limit": entry.limit}
-        return self.add("zeroshot", f"{subject.key}--{'-'.join(words)}", ZeroshotRow, row)
+        row = subject.model_dump() | {"data": entry.data, "tasks": tasks, "limit": entry.limit}
+        return self.add("zeroshot", f"{subject.subject}--{'-'.join(words)}", ZeroshotRow, row)

@@ -30,6 +30,7 @@ class Candidate:
     allocation: Choice | list[float | str]
     refinement: Choice
     update: Choice
+    finetunes: list[str]
 
 
 def candidates(study: Study) -> Iterator[Candidate]:
@@ -62,6 +63,7 @@ def candidates(study: Study) -> Iterator[Candidate]:
                 allocation=allocation,
                 refinement=refinement,
                 update=update,
+                finetunes=grid.finetune,
             )
 
 

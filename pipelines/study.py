@@ -9,26 +9,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from pipelines.schema import (
-    Compute,
-    Digests,
-    Fetched,
-    FetchedText,
-    Pattern,
-    Positive,
-    Slug,
-    Source,
-    Sparsity,
-    Strict,
-    Table,
-    parse,
-)
+from pipelines.catalogue import CATALOGUE, ROOT, Catalogue
+from pipelines.schema import Compute, Mode, Pattern, Positive, Slug, Sparsity, Strict, Table, parse
 from secateur.artifacts import read_json
 from secateur.errors import UserError, unknown_name
 from secateur.shares import DENSE
 
-ROOT = Path("pipelines")
-CATALOGUE = ROOT / "assets.yaml"
 TASKS = ("arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "rte", "winogrande")
 
 T = TypeVar("T")
@@ -53,50 +39,6 @@ def _named(value: Any) -> Any:
 
 
 Axis = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
-
-
-class ModelAsset(Fetched):
-    """A model. `config` holds facts of its config.json: widths and context are checked before the download."""
-
-    config: dict[str, Any] = Field(default_factory=dict)
-
-
-class CorpusAsset(FetchedText):
-    """A text. `splits` lists the splits that exist, or maps each to its part of the source."""
-
-    splits: list[str] | dict[str, str] | None = None
-
-    def split_names(self) -> list[str]:
-        """Every split that a study may name."""
-        names = list(self.splits or ["train"])
-        return [*names, "heldout"] if self.holdout and "heldout" not in names else names
-
-
-class TasksAsset(Strict):
-    """Zero-shot data for some of the known tasks."""
-
-    source: Source
-    sha256: Digests | None = None
-    tasks: list[str]
-
-
-class Catalogue(Strict):
-    """Assets by kind and name."""
-
-    models: dict[Slug, ModelAsset] = Field(default_factory=dict)
-    corpora: dict[Slug, CorpusAsset] = Field(default_factory=dict)
-    tasks: dict[Slug, TasksAsset] = Field(default_factory=dict)
-
-    def join(self, other: "Catalogue", where: str) -> "Catalogue":
-        """Both together; a name with two different entries is an error."""
-        tables = {}
-        for kind in Catalogue.model_fields:
-            mine, theirs = getattr(self, kind), getattr(other, kind)
-            for name in mine.keys() & theirs.keys():
-                if mine[name] != theirs[name]:
-                    raise UserError(f"{where}: assets.{kind}.{name}: {CATALOGUE} has another {name!r}; choose a different name")
-            tables[kind] = mine | theirs
-        return Catalogue(**tables)
 
 
 class Calibration(Strict):
@@ -132,9 +74,27 @@ TableOrRule = Annotated[
 ]
 
 
+class FineTune(Strict):
+    """How the survivors of a run are trained: a recipe of `secateur.finetune` and options of it beside its name. `data` and
+    `validation` are calibrations of the study: `data` should be drawn by the sampler `packed`, `validation` is what the
+    perplexity is measured on before, during and after. Every one of `modes` becomes a subject of the evaluations."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: str
+    data: str
+    validation: str | None = None
+    modes: Axis[Mode] = Field(["unmerged"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class RunGrid(Strict):
     """Runs: every value may be a list, and the product is taken. Left out: every model, the only calibration. `gradients` is
-    the calibration whose gradients a method reads that needs them; left out, that of the run."""
+    the calibration whose gradients a method reads that needs them; left out, that of the run. `finetune` names fine-tunings
+    of the study; each is a subject beside the run itself."""
 
     model: Axis[str] | None = None
     calibration: Axis[str] | None = None
@@ -147,6 +107,7 @@ class RunGrid(Strict):
     allocation: Annotated[list[TableOrRule], BeforeValidator(_tables_as_list)] = Field([Choice(name="uniform")])
     refinement: Axis[Named] = Field([Choice(name="none")])
     update: Axis[Named] = Field([Choice(name="none")])
+    finetune: Axis[str] = Field([])
 
 
 class Perplexity(Strict):
@@ -180,6 +141,7 @@ class Study(Strict):
     assets: Catalogue = Catalogue()
     models: Annotated[list[str], Field(min_length=1)]
     calibrations: dict[Slug, Calibration] = Field(default_factory=dict)
+    finetunes: dict[Slug, FineTune] = Field(default_factory=dict)
     runs: list[RunGrid] = Field(default_factory=list)
     perplexity: list[Perplexity] = Field(default_factory=list)
     zeroshot: list[Zeroshot] = Field(default_factory=list)

@@ -9,14 +9,16 @@ from pipelines.schema.rows import (
     DownloadRow,
     Fetched,
     FetchedText,
+    FineTuneRow,
     PerplexityRow,
     Report,
     ReportStudy,
     RunRow,
     StatsRow,
+    Subject,
     ZeroshotRow,
 )
-from pipelines.schema.values import Bundle, Digests, Holdout, Pattern, Positive, Slug, Source, Sparsity, Strict, Table
+from pipelines.schema.values import Bundle, Digests, Holdout, Mode, Pattern, Positive, Slug, Source, Sparsity, Strict, Table, Training
 
 __all__ = [
     "DOWNLOADER",
@@ -28,7 +30,9 @@ __all__ = [
     "DownloadRow",
     "Fetched",
     "FetchedText",
+    "FineTuneRow",
     "Holdout",
+    "Mode",
     "Pattern",
     "PerplexityRow",
     "Positive",
@@ -40,7 +44,9 @@ __all__ = [
     "Sparsity",
     "StatsRow",
     "Strict",
+    "Subject",
     "Table",
+    "Training",
     "ZeroshotRow",
     "parse",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.schema.values import Bundle, Device, Digests, Holdout, Pattern, Positive, Source, Sparsity, Strict, Table
+from pipelines.schema.values import Bundle, Device, Digests, Holdout, Mode, Pattern, Positive, Source, Sparsity, Strict, Table, Training
 
 DOWNLOADER, PRUNER = "stages/download.py", "stages/prune.py"
 
@@ -104,12 +104,34 @@ class RunRow(Strict):
     update_options: dict[str, Any]
 
 
-class PerplexityRow(Strict):
-    """Perplexity of one subject on one text: its first `documents`, the first `windows`; null means all of them."""
+class FineTuneRow(Strict):
+    """One training of a run's survivors. `source` is the run; `data` and `validation` are tokens below `artifacts/`, the second
+    the run's own folder where nothing is held out. `training` is what the forward pass multiplies with: `lora` (W plus adapters),
+    `masked_lora` (both under the mask), `dense` (the survivors themselves)."""
+
+    model: str
+    source: str
+    data: str
+    validation: str
+    recipe: str
+    training: Training
+    options: dict[str, Any]
+
+
+class Subject(Strict):
+    """What is evaluated: a dense model or a run (`source`), or what `mode` makes of a run and its fine-tuning in `adapter`
+    (the same as `source` where there is none)."""
 
     subject: str
     model: str
     source: str
+    adapter: str
+    mode: Mode | None
+
+
+class PerplexityRow(Subject):
+    """Perplexity of one subject on one text: its first `documents`, the first `windows`; null means all of them."""
+
     corpus: str
     split: str
     joiner: str
@@ -119,12 +141,9 @@ class PerplexityRow(Strict):
     windows: Positive | None
 
 
-class ZeroshotRow(Strict):
+class ZeroshotRow(Subject):
     """Accuracy of one subject on zero-shot tasks; `limit: null` means all documents."""
 
-    subject: str
-    model: str
-    source: str
     data: str
     tasks: list[str]
     limit: Positive | None
@@ -136,6 +155,7 @@ class ReportStudy(Strict):
     title: str
     subjects: list[str]
     runs: list[str]
+    finetunes: list[str]
     ppl: list[str]
     zeroshot: list[str]
 

@@ -8,6 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 # What a calibration can keep, each holding everything of the one before; gradients stand alone.
 Bundle = Literal["tokens", "moments", "gram", "outputs", "gradients"]
 
+Training = Literal["lora", "masked_lora", "dense"]
+Mode = Literal["unmerged", "masked_merge", "masked_training", "dense"]
+"""How a fine-tuned run is evaluated, in the words of `secateur.finetune`."""
+
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SOURCE = re.compile(r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?|file:.+|pypi:[\w.-]+==[\w.+!-]+|hub")
 
