@@ -89,6 +89,8 @@ def test_smoke_is_the_default_study() -> None:
         ({"method": "magnitude", "update": "obs"}, "smollm2--wiki--magnitude--50--obs--site"),
         ({"method": "magnitude", "allocation": "owl"}, "smollm2--wiki--magnitude--50--owl"),
         ({"method": "magnitude", "allocation": "alpha"}, "smollm2--magnitude--50--alpha"),
+        ({"method": "pruner_zero"}, "smollm2--wiki--pruner-zero--50"),
+        ({"method": "pruner_zero", "gradients": "wiki"}, "smollm2--pruner-zero--50--wiki-gradients"),
         ({"update": {"name": "reconstruct", "epochs": 1}}, "smollm2--wiki--wanda--50--reconstruct-epochs-1--site"),
         ({"allocation": [0.4, 0.6], "propagation": "block"}, "smollm2--wiki--wanda--50--table-ea78c1bf--block"),
     ],
