@@ -1,12 +1,13 @@
 """One calibration for many runs against each run by itself: `python -m benchmarks.sharing MODEL`.
 
-MODEL is a checkpoint folder, after `make run` artifacts/models/smollm2. All methods that the propagation `dense` has, at 50 %,
-60 % and 2:4, on 32 sequences of 512 random tokens, cut to the first blocks.
+MODEL is a checkpoint folder, after `make run` artifacts/models/smollm2. Magnitude, Wanda, SparseGPT and D2Prune with the
+propagation `dense`, at 50 %, 60 % and 2:4, on 32 sequences of 512 random tokens, cut to the first blocks.
 
 together: the statistics of the bundle that serves all of them, once, then every run. alone: for every run the statistics that
 it needs itself, then the run. straightforward: for every run the two-pass loop of `benchmarks/straightforward.py`, which exists
-for Wanda and SparseGPT; the other methods count as they do alone. Every calibration and every run is timed once and counted as
-often as it would happen. Evaluations, downloads and the start of processes are left out: they would be the same.
+for Wanda and SparseGPT at 50 % and counts for all their targets; the other methods count as they do alone. Every calibration
+and every run (always with the statistics that serve all) is timed once and counted as often as it would happen. Evaluations,
+downloads and the start of processes are left out: they would be the same.
 """
 
 import argparse
@@ -57,12 +58,13 @@ def main() -> None:
 
         calibrate("tokens")  # imports and caches are paid for before anything is timed
         calibrations = {bundle: seconds(lambda b=bundle: calibrate(b)) for bundle in ("moments", "gram", "outputs")}
+        calibrations["nothing"] = 0.0
         runs = [seconds(lambda r=recipe: prune(r)) for recipe in recipes]
         loops = {
             method: seconds(lambda m=method: straightforward.prune(StreamedModel(folder, CPU), tokens, m, 0.5))
             for method in ("wanda", "sparsegpt")
         }
-    own = [calibrations.get(recipe.needs, 0.0) + run for recipe, run in zip(recipes, runs, strict=True)]
+    own = [calibrations[recipe.needs] + run for recipe, run in zip(recipes, runs, strict=True)]
     together, alone = calibrations["outputs"] + sum(runs), sum(own)
     straight = sum(loops.get(recipe.method, time) for recipe, time in zip(recipes, own, strict=True))
     print(f"{arguments.blocks} blocks, 32 x 512 tokens, {arguments.threads} threads, {len(recipes)} runs")

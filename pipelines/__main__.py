@@ -45,6 +45,7 @@ def use(studies: Studies) -> None:
         "downloads": tables.download,
         "calibrations": tables.stats,
         "runs": tables.runs,
+        "fine-tunings": tables.finetunes,
         "perplexities": tables.ppl,
         "zero-shot evaluations": tables.zeroshot,
     }

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.expand import Tables
+from pipelines.tables import Tables
 from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
 from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.recovery import UPDATES
-from secateur.recovery.reconstruct import BlockReconstruction
+from secateur.recovery.base import BlockUpdate
 from secateur.refinement import REFINEMENTS
 from secateur.statistics import bundle_covers, join
 
@@ -131,9 +131,10 @@ def _prune(row: RunRow, size: Sizes, tokens: int) -> tuple[float, float]:
     if row.propagation != "dense":
         operations += 2.0 * tokens * size.linear * (2 if row.propagation == "block" else 1)
         operations += size.gram(tokens) if bundle_covers(needs, "gram") else 0
-        if row.update == "reconstruct":  # dense and once more, and forwards and backwards in every epoch
-            epochs = BlockReconstruction(**row.update_options).epochs
-            operations += 2.0 * tokens * size.linear * (2 + 3 * epochs)
+        operations += 2.0 * tokens * size.linear if bundle_covers(needs, "outputs") else 0
+        update = UPDATES.get(row.update)(**row.update_options)
+        if isinstance(update, BlockUpdate):  # and the dense model's pass, and one with the new weights
+            operations += 2.0 * tokens * size.linear * (2 + update.passes)
     return disk, operations
 
 

@@ -41,6 +41,7 @@ from pipelines.study import Catalogue, Choice, Perplexity, Study, Zeroshot
 from pipelines.tables import Rows, Tables
 from secateur.allocation import ALLOCATIONS
 from secateur.errors import UserError
+from secateur.finetune.recipes import RECIPES, TRAININGS
 from secateur.methods import METHODS
 from secateur.recovery import UPDATES
 from secateur.refinement import REFINEMENTS
@@ -126,7 +127,8 @@ class _Expansion:
         update = given_options(candidate.update, UPDATES.get(candidate.update.name), where)
         calibration = None if needs_of(candidate) == "nothing" else candidate.calibration
         name, shares = self.allocation(candidate)
-        measured = calibration or allocation_calibration(candidate)
+        own_gradients = candidate.calibration if method.gradients and not candidate.gradients else None
+        measured = calibration or allocation_calibration(candidate) or own_gradients
         words = [candidate.model, *([measured] if measured else [])]
         words += [choice_slug(candidate.method.name, options), target_slug(candidate)]
         words += [f"{slug(candidate.gradients)}-gradients"] if method.gradients and candidate.gradients else []

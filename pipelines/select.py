@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
-from pipelines.expand import Tables, expand
-from pipelines.study import CATALOGUE, Catalogue, Study, known_configs, read_catalogue, read_study, study_files
+from pipelines.expand import expand
+from pipelines.catalogue import CATALOGUE, Catalogue
+from pipelines.study import Study, known_configs, read_catalogue, read_study, study_files
+from pipelines.tables import Tables
 from pipelines.validate import validate, validate_catalogue
 from secateur.artifacts import write_text
 from secateur.errors import UserError
@@ -17,6 +19,7 @@ PARAMS = Path("params.yaml")
 RESULTS = {
     "allocation": "allocations",
     "sparsity": "runs",
+    "loss": "finetunes",
     "ppl": "ppl",
     "zeroshot": "zeroshot",
 }  # folder below results/ → the table it belongs to

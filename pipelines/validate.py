@@ -155,7 +155,7 @@ def _method(candidate: Candidate) -> Iterator[str]:
         except UserError as error:
             yield from (line if line.startswith(where) else f"{where}.{axis}: {line}" for line in str(error).splitlines())
             continue
-        if candidate.propagation == "dense" and getattr(instance, "walks", False):
+        if candidate.propagation == "dense" and axis in ("method", "update") and instance.walks:
             yield f"{where}.propagation: dense: {choice.name} needs the inputs of every block here; use 'block' or 'site'"
         if group and getattr(instance, "use_variant", False):
             yield f"{where}.{axis}: {choice.name} use_variant has no {candidate.pattern} form; use pattern 'unstructured'"

@@ -45,6 +45,8 @@ def prune(
     """
     out = Path(out)
     settings = {"recipe": recipe.settings(), "tokens": None if tokens is None else _digest(tokens)}
+    if statistics is not None:
+        settings["statistics"] = identity(Path(statistics))
     if gradients is not None:
         settings["gradients"] = identity(Path(gradients))
     engine.prune(

@@ -4,8 +4,11 @@ import ctypes
 import os
 import platform
 import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.errors import UserError
 
@@ -38,6 +41,11 @@ def _keep_freed_memory() -> None:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def repeatable_attention(device: torch.device) -> AbstractContextManager[Any]:
+    """Where gradients flow: the fused attention kernels of CUDA add up theirs in any order."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
 
 
 def device(name: str = "auto") -> torch.device:

@@ -49,15 +49,15 @@ def prune(
     the same. `work` is where finished blocks wait for a restart.
     """
     solve = Solver(recipe)
+    fit = solve.update if isinstance(solve.update, BlockUpdate) else None
+    if fit and recipe.propagation == "dense":
+        raise UserError(f"update {recipe.update} needs the inputs of every block: use propagation 'block' or 'site'")
     magnitudes = open_gradients(gradients, model) if solve.method.gradients else None
     data_free = not bundle_covers(recipe.needs, "tokens")
     walk = Walk(model, tokens, device, {"settings": settings, "recipe": recipe.settings()}, work)
-    fit = solve.update if isinstance(solve.update, BlockUpdate) else None
     targets, store = recipe.targets(len(walk.model)), PrunedStore(work)
     goal = recipe.pattern if recipe.pattern != "unstructured" else f"{recipe.sparsity:.0%}"
 
-    if fit and recipe.propagation == "dense":
-        raise UserError(f"update {recipe.update} needs the inputs of every block: use propagation 'block' or 'site'")
     if data_free or recipe.propagation == "dense":
         known, hidden, first = open_statistics(statistics, recipe.needs), None, store.blocks
     else:
@@ -73,7 +73,8 @@ def prune(
                 results = solve.block(block, walk.sites, sites, targets[index])
             elif recipe.propagation == "block":
                 results = solve.block(block, walk.sites, walk.observe(block, keep=False), targets[index])
-                hidden.run(block)
+                if not fit:
+                    hidden.run(block)
             else:
                 results = _site_by_site(walk, block, solve, targets[index])
             if fit and entered is not None:
@@ -99,12 +100,19 @@ def _follow_dense(walk: Walk, block: nn.Module) -> Tensor:
 
 
 def _fit(walk: Walk, block: nn.Module, update: BlockUpdate, entered: Tensor, solve: "Solver", results: Results) -> None:
-    """Train the survivors of the pruned block towards the dense model; the batch passes the block again with them."""
+    """Train the survivors of the pruned block towards the dense model; the batch passes the block again with them. Linears of
+    which nothing was pruned, or everything, stay as they are."""
     hidden = walk.hidden
     assert hidden.dense is not None, "the walk began without the dense model"
-    linears = {path: linear_at(block, path) for path in results}
-    survivors: dict[Tensor, Tensor] = {linear.weight: as_stored(linear, ~results[path].mask) for path, linear in linears.items()}
-    update.fit(partial(walk.few(update.batch), block), survivors, entered, hidden.dense, seed=hidden.position)
+    linears = {path: linear_at(block, path) for path, found in results.items() if found.mask.any() and not found.mask.all()}
+    if linears:
+        survivors: list[tuple[Tensor, Tensor]] = [
+            (linear.weight, as_stored(linear, ~results[path].mask)) for path, linear in linears.items()
+        ]
+        try:
+            update.fit(partial(walk.few(update.batch), block), survivors, entered, hidden.dense, seed=hidden.position)
+        except UserError as error:
+            raise UserError(f"block {hidden.position}: {error}") from None
     for path, linear in linears.items():
         results[path] = solve.write(path, weight_of(linear), results[path].mask, weight_of(linear))
     hidden.states.copy_(entered)

@@ -46,10 +46,10 @@ def solve(
     `hessian` is damped already. `start` is where to begin (default: the dense values of the survivors); the error of a row
     never rises from there. Ends early when every row's residual has fallen to `tolerance` of its right-hand side.
     """
-    rows = ROWS if dense.device.type == "cpu" else len(dense)
-    starts = [None] * len(dense) if start is None else start.split(rows)
-    parts = zip(dense.split(rows), mask.split(rows), starts, strict=False)
-    return torch.cat([_solve(part, hessian, pruned, begin, iterations, tolerance) for part, pruned, begin in parts])
+    size = ROWS if dense.device.type == "cpu" else len(dense)
+    parts = [slice(first, first + size) for first in range(0, len(dense), size)]
+    found = [_solve(dense[p], hessian, mask[p], None if start is None else start[p], iterations, tolerance) for p in parts]
+    return torch.cat(found)
 
 
 def _solve(dense: Tensor, hessian: Tensor, mask: Tensor, start: Tensor | None, iterations: int, tolerance: float) -> Tensor:

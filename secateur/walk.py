@@ -60,6 +60,7 @@ class Walk:
         self.work = work
         self.checkpoint = work / "hidden.safetensors"
         conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": code_digest()}
+        conditions |= {"device": str(self.model.device), "checkpoint": _state_of(model)}
         continue_or_start(work, conditions)
 
     def begin(self, bundle: str, whole: bool = False, budget: int = 0, few: int = 0) -> HiddenStates:
@@ -73,8 +74,8 @@ class Walk:
         fits = whole and whole_batch_fits(self.model, self.tokens, budget)
         batch = len(self.tokens) if fits else sequences_per_piece(self.tokens.shape[1])
         self.hidden = HiddenStates.begin(self.model, self.tokens, batch, self.checkpoint, follow_dense=few > 0)
-        if few:
-            part = self.tokens[:few]
+        part = self.tokens[:few]
+        if few and len(part) not in self.hidden.arguments:
             self.hidden.arguments |= self.model.embed(part, len(part))[1]
         return self.hidden
 
@@ -147,6 +148,12 @@ def code_digest() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _state_of(folder: Path) -> list[list[str | int]]:
+    """What tells one state of a checkpoint from another without reading it: name, bytes and time of its files."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [[file.name, (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
 
 
 def continue_or_start(work: Path, conditions: dict[str, Any]) -> None:

@@ -37,18 +37,19 @@ def run() -> None:
         raise UserError(f"{README} has no results of {', '.join(study.name for study in studies)}; put {begin} and {end} into it")
     for study in wanted:
         begin, end = markers(study.name)
-        before, _, after = _parts(text, study.name) or ("", "", "")
+        parts = _parts(text, study.name)
+        assert parts is not None, "another study's results do not hold these markers"
         body, image = summary(study), perplexity_svg(study)
         if image:
             write_text(plot(study.name), image)
             body += f"\n![Perplexity against sparsity]({plot(study.name).as_posix()})\n"
-        text = f"{before}{begin}\n{body}{end}{after}"
+        text = f"{parts[0]}{begin}\n{body}{end}{parts[1]}"
     write_text(README, text)
 
 
-def _parts(text: str, study: str) -> tuple[str, str, str] | None:
-    """What lies before, between and after the markers of a study; None where one of them is missing."""
+def _parts(text: str, study: str) -> tuple[str, str] | None:
+    """What lies before and after the results of a study; None where a marker is missing."""
     begin, end = markers(study)
     before, found, rest = text.partition(begin)
-    inside, ended, after = rest.partition(end)
-    return (before, inside, after) if found and ended else None
+    _, ended, after = rest.partition(end)
+    return (before, after) if found and ended else None

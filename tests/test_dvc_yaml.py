@@ -42,6 +42,12 @@ def test_code_dependencies_are_the_imports(stage: str) -> None:
     assert all((ROOT / path).exists() for path in listed if "$" not in path)
 
 
+def test_files_that_rows_name_are_watched() -> None:
+    """An allocation's table, the file of an option, gradients: what a row names and a run reads."""
+    assert {"${item.shares}", "${item.watch}", "artifacts/${item.gradients}"} <= set(body("prune")["deps"])
+    assert "${item.watch}" in body("download")["deps"]
+
+
 def test_a_registered_name_is_the_name_of_its_file() -> None:
     """dvc.yaml writes secateur/methods/${item.method}.py: that only works if it is so."""
     for registry in (ALLOCATIONS, METHODS, REFINEMENTS, UPDATES):

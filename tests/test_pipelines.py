@@ -17,9 +17,10 @@ from pipelines import select
 from pipelines.__main__ import app
 from pipelines.estimate import TASKS as ESTIMATED_TASKS
 from pipelines.estimate import Sizes, estimate, human
-from pipelines.expand import Tables, expand
+from pipelines.expand import expand
 from pipelines.schema import PRUNER, parse
 from pipelines.study import TASKS, Catalogue, Study, known_configs, read_catalogue, study_files
+from pipelines.tables import Tables
 from secateur.errors import UserError
 from secateur.evaluation.zeroshot import TASKS as EVALUATED_TASKS
 from stages._tasks import TASKS as DOWNLOADED_TASKS
@@ -89,6 +90,8 @@ def test_smoke_is_the_default_study() -> None:
         ({"method": "magnitude", "update": "obs"}, "smollm2--wiki--magnitude--50--obs--site"),
         ({"method": "magnitude", "allocation": "owl"}, "smollm2--wiki--magnitude--50--owl"),
         ({"method": "magnitude", "allocation": "alpha"}, "smollm2--magnitude--50--alpha"),
+        ({"method": "pruner_zero"}, "smollm2--wiki--pruner-zero--50"),
+        ({"method": "pruner_zero", "gradients": "wiki"}, "smollm2--pruner-zero--50--wiki-gradients"),
         ({"update": {"name": "reconstruct", "epochs": 1}}, "smollm2--wiki--wanda--50--reconstruct-epochs-1--site"),
         ({"allocation": [0.4, 0.6], "propagation": "block"}, "smollm2--wiki--wanda--50--table-ea78c1bf--block"),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_only_survivors_move_and_the_objective_is_relative() -> None:
         return ((inputs @ weight.T - targets).square().sum(-1) / targets.square().sum(-1)).mean(dim=0)
 
     start = relative()
-    BlockReconstruction(rate=0.1, epochs=60, batch=3).fit(lambda hidden: hidden @ weight.T, {weight: keep}, inputs, targets, 0)
+    BlockReconstruction(rate=0.1, epochs=60, batch=3).fit(lambda hidden: hidden @ weight.T, [(weight, keep)], inputs, targets, 0)
     assert not weight[~keep].any() and not torch.equal(weight, before) and not weight.requires_grad
     assert (relative() < start).all()
     # The optimum of the same objective, row by row in fp64.
@@ -84,6 +85,49 @@ def test_only_survivors_move_and_the_objective_is_relative() -> None:
         best[row, keep[row]] = torch.linalg.lstsq(scaled[:, keep[row]], wanted[:, row]).solution
     optimum = float((scaled @ best.T - wanted).square().sum(-1).mean())
     assert optimum <= float(relative().mean()) < optimum + 0.25 * (float(start.mean()) - optimum)
+
+
+def test_weights_stay_where_training_would_make_them_worse() -> None:
+    generator = torch.Generator().manual_seed(1)
+    inputs, weight = torch.randn(6, 4, 8, generator=generator), torch.randn(6, 8, generator=generator)
+    keep = torch.rand(6, 8, generator=generator) > 0.5
+    weight[~keep] = 0
+    before, targets = weight.clone(), inputs @ torch.randn(6, 8, generator=generator).T
+    BlockReconstruction(rate=10.0).fit(lambda hidden: hidden @ weight.T, [(weight, keep)], inputs, targets, 0)
+    assert torch.equal(weight, before)
+
+
+def test_the_pruned_models_inputs_meet_the_dense_models_outputs(
+    tiny_model: TinyModel, tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def spy(self: BlockReconstruction, forward: Any, survivors: Any, inputs: Tensor, targets: Tensor, seed: int) -> None:
+        seen.append((inputs.clone(), targets.clone()))
+
+    monkeypatch.setattr(BlockReconstruction, "fit", spy)
+    folder = tiny_model("llama")
+    run = secateur.prune(folder, Recipe("wanda", 0.6, update="reconstruct"), tmp_path / "run", tokens=tokens, device="cpu")
+    model = StreamedModel(folder, torch.device("cpu"))
+    dense, arguments = model.embed(tokens, len(tokens))
+    pruned = dense.clone()
+    with torch.no_grad():
+        for index, (inputs, targets) in enumerate(seen):
+            torch.testing.assert_close(inputs, pruned)
+            with model.block(index) as block:
+                dense = run_block(block, dense, arguments[len(tokens)][index])
+                for path, found in PrunedStore(run).read(index).items():
+                    found.apply(weight_of(linear_at(block, path)))
+                pruned = run_block(block, pruned, arguments[len(tokens)][index])
+            torch.testing.assert_close(targets, dense)
+    assert len(seen) == len(model) and not torch.allclose(pruned, dense)
+
+
+def test_a_block_that_the_allocation_leaves_dense_is_not_trained(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
+    recipe = Recipe("wanda", pattern="5:8", allocation=["6:8", "5:8", "dense"], update="reconstruct")
+    run = PrunedStore(secateur.prune(tiny_model("llama"), recipe, tmp_path / "run", tokens=tokens, device="cpu"))
+    assert all(linear.values is not None for linear in run.read(1).values())
+    assert all(linear.values is None for linear in run.read(2).values())
 
 
 def test_it_starts_from_what_the_method_left(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
@@ -110,6 +154,7 @@ def test_dense_statistics_are_not_enough(tiny_model: TinyModel, tokens: Tensor, 
     ("options", "message"),
     [
         ({"rate": 0.0}, "rate 0.0: must be above 0"),
+        ({"rate": float("inf")}, "rate inf: must be above 0 and finite"),
         ({"epochs": 0}, "epochs 0, batch 2: must both be at least 1"),
         ({"batch": 0}, "epochs 4, batch 0: must both be at least 1"),
     ],
@@ -121,5 +166,5 @@ def test_bad_options_are_refused(options: dict[str, int], message: str) -> None:
 
 def test_a_rate_that_explodes_is_named(tiny_model: TinyModel, tokens: Tensor, tmp_path: Path) -> None:
     recipe = Recipe("wanda", 0.5, update="reconstruct", update_options={"rate": 1e30, "epochs": 5})
-    with pytest.raises(UserError, match="reconstruct: the weights are no longer finite; lower the rate"):
+    with pytest.raises(UserError, match="block 0: reconstruct: the weights are no longer finite; lower the rate"):
         secateur.prune(tiny_model("llama"), recipe, tmp_path / "run", tokens=tokens, device="cpu")

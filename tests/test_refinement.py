@@ -1,6 +1,7 @@
 """Least squares, mask refinements and ALPS: against brute force, and what each of them promises."""
 
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from secateur import least_squares
 from secateur.errors import UserError
 from secateur.least_squares import damped, row_error, solve
 from secateur.methods.alps import ALPS
@@ -124,6 +126,49 @@ def test_swaps_end_where_no_exchange_helps(pattern: str) -> None:
                 mask[back], mask[drop] = False, True
                 other = float(row_error(weight[row : row + 1], weight[row : row + 1] * ~mask, hessian))
                 assert other >= error * (1 - 1e-4), "an exchange would still help"
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=25)
+def test_reselect_by_layer_moves_zeros_between_rows_and_never_raises_the_layers_error(seed: int) -> None:
+    weight, statistics = problem(seed, rows=24)
+    weight[:4] *= 5  # rows that deserve more survivors than others
+    start, target = masked(weight, statistics)
+    hessian, errors = damped(statistics.hessian, 0.01), []
+    for rounds in range(4):
+        (found,) = Reselect(rounds, iterations=50, scope="layer").refine([weight], statistics, [start], [target])
+        assert found.weight is not None and not found.weight[found.mask].any()
+        assert found.mask.sum() == start.mask.sum()
+        errors.append(float(row_error(weight, found.weight, hessian).sum()))
+    assert all(later <= earlier * (1 + 1e-3) for earlier, later in pairwise(errors))
+    assert found.mask[:4].float().mean() < 0.5 < found.mask[4:].float().mean()
+    (rows,) = Reselect(3, iterations=50).refine([weight], statistics, [start], [target])
+    assert rows.weight is not None
+    assert errors[-1] < float(row_error(weight, rows.weight, hessian).sum())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": -1}, "reselect rounds -1, iterations 20: must be at least 0 and 1"),
+        ({"iterations": 0}, "reselect rounds 3, iterations 0: must be at least 0 and 1"),
+        ({"percdamp": 0.0}, "reselect percdamp 0.0: must be above 0"),
+        ({"scope": "rows"}, "unknown reselect scope 'rows'; did you mean row"),
+    ],
+)
+def test_bad_options_of_reselect_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Reselect(**options)
+
+
+def test_rows_solved_in_batches_are_the_rows_solved_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, statistics = problem(6, rows=29)
+    mask, hessian = masked(weight, statistics)[0].mask, damped(statistics.hessian, 0.01)
+    for start in (None, torch.randn(29, 16, generator=torch.Generator().manual_seed(0))):
+        whole = solve(weight, hessian, mask, start)
+        monkeypatch.setattr(least_squares, "ROWS", 8)
+        torch.testing.assert_close(solve(weight, hessian, mask, start), whole)
+        monkeypatch.undo()
 
 
 def test_dsnot_brings_the_mean_error_down() -> None:

@@ -128,7 +128,7 @@ def test_eight_runs_of_eighty_blocks(project: Path) -> None:
     ("changes", "message"),
     [
         ({"dynamic": "dice"}, "'dice'"),
-        ({"state": "UUX"}, "no numbers for the state 'UUX'"),
+        ({"state": "UUX"}, "kl.state: String should match pattern"),
         ({"states": {}, "state": "UUU"}, "no numbers for the state 'UUU'"),
         ({"no_update": "q"}, "state 'UNU' leaves k without an update, not q"),
     ],

@@ -1,15 +1,18 @@
 """Killed at any moment and started again, a run ends with the bytes of an undisturbed one."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import secateur
 from secateur import Recipe
@@ -95,6 +98,30 @@ def test_kills_change_nothing(deep_model: Path, recipe: list[str], kills: int, t
     assert identity(out) == identity(tmp_path / "undisturbed")
     assert resumed_from == sorted(resumed_from), "a restart never loses a finished block"
     assert not temporary(out).exists()
+
+
+def test_unfinished_work_on_another_model_is_not_continued(deep_model: Path, tmp_path: Path) -> None:
+    """The same call with the same names, after the checkpoint was replaced."""
+    tokens = torch.randint(0, 96, (4, 16), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    other, model = tmp_path / "other", tmp_path / "model"
+    shutil.copytree(deep_model, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor.flip(0) for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    shutil.copytree(deep_model, model)
+    write = PrunedStore.write
+
+    def write_three(self: PrunedStore, block: int, linears: Any) -> None:
+        if block == 2:
+            raise KeyboardInterrupt
+        write(self, block, linears)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PrunedStore, "write", write_three)
+        secateur.prune(model, Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
+    shutil.copyfile(other / "model.safetensors", model / "model.safetensors")
+    secateur.prune(model, Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens, device="cpu")
+    secateur.prune(other, Recipe("wanda", 0.5), tmp_path / "expected", tokens=tokens, device="cpu")
+    assert identity(tmp_path / "run") == identity(tmp_path / "expected")
 
 
 def test_unfinished_work_of_other_settings_is_not_continued(deep_model: Path, tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ class Method(ABC):
     updates_weights: ClassVar[bool] = False
     gradients: ClassVar[bool] = False  # whether it reads the gradients of the dense model's loss as well
 
+    @property
+    def walks(self) -> bool:
+        """Whether it needs the hidden states before the block, which the propagation `dense` does not have."""
+        return False
+
     @abstractmethod
     def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
         """Prune all linears of one site: `weights` [out, in] each, sharing the input that `statistics` describes."""

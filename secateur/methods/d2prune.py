@@ -81,7 +81,6 @@ class D2Prune(Method):
 
     @property
     def walks(self) -> bool:
-        """Whether it needs the hidden states before the block, which the propagation `dense` does not have."""
         return self.dynamic == "kl"
 
     @property

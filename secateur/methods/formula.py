@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.artifacts import read_json
 from secateur.errors import UserError, unknown_name
-from secateur.methods.pruner_zero import GradientScore, gradient_of, min_max
+from secateur.methods.gradient_score import GradientScore, gradient_of, min_max
 from secateur.statistics import SiteStatistics
 
 DEPTH, NODES = 32, 512

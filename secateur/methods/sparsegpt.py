@@ -11,7 +11,7 @@ from secateur.methods.base import Method, Pruned, Target
 from secateur.statistics import SiteStatistics
 from secateur.sweep import Factor, Score, surgeon_score, sweep
 
-Choice = Literal["surgeon", "magnitude", "wanda"]
+Criterion = Literal["surgeon", "magnitude", "wanda"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SparseGPT(Method):
 
     percdamp: float = 0.01
     blocksize: int = 128
-    score: Choice = "surgeon"
+    score: Criterion = "surgeon"
 
     needs: ClassVar[str] = "gram"
     updates_weights: ClassVar[bool] = True
@@ -38,8 +38,8 @@ class SparseGPT(Method):
             raise UserError(f"sparsegpt percdamp {self.percdamp}: must be above 0")
         if self.blocksize < 1:
             raise UserError(f"sparsegpt blocksize {self.blocksize}: must be at least 1")
-        if self.score not in get_args(Choice):
-            raise unknown_name("sparsegpt score", self.score, get_args(Choice))
+        if self.score not in get_args(Criterion):
+            raise unknown_name("sparsegpt score", self.score, get_args(Criterion))
 
     def prune(self, weights: Sequence[Tensor], statistics: SiteStatistics, targets: Sequence[Target]) -> list[Pruned]:
         """One factorisation and one sweep for all linears of the site; each linear keeps its own thresholds."""

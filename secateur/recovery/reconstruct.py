@@ -1,11 +1,13 @@
 """The surviving weights of a whole block, trained until the pruned model says after it what the dense model says."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from secateur.determinism import repeatable_attention
 from secateur.errors import UserError
 from secateur.recovery.base import BlockUpdate
 
@@ -17,9 +19,10 @@ class BlockReconstruction(BlockUpdate):
     x are the hidden states of the pruned model and x* those of the dense model before the block, so that a block also mends what
     the blocks before it did; each token counts the same, however large its hidden state. Adam, `epochs` times over the
     calibration windows in batches of `batch`, with a step of `rate` times the root mean square of a matrix's survivors that
-    warms up over the first tenth and falls linearly to zero.
+    warms up over the first tenth and falls linearly to zero. If the objective did not fall, the weights stay as they were.
 
-    The objective is that of EBFT (Guo et al., arXiv 2402.12419), with relative errors and our own schedule.
+    After EBFT (Guo et al., arXiv 2402.12419), which trains a sparse model block by block; the relative error, the dense model's
+    own hidden states as targets and the schedule are ours.
     """
 
     rate: float = 0.01
@@ -27,48 +30,68 @@ class BlockReconstruction(BlockUpdate):
     batch: int = 2
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise UserError(f"reconstruct rate {self.rate}: must be above 0")
+        if not 0 < self.rate < math.inf:
+            raise UserError(f"reconstruct rate {self.rate}: must be above 0 and finite")
         if self.epochs < 1 or self.batch < 1:
             raise UserError(f"reconstruct epochs {self.epochs}, batch {self.batch}: must both be at least 1")
+
+    @property
+    def passes(self) -> int:
+        return 3 * self.epochs + 2
 
     def fit(
         self,
         forward: Callable[[Tensor], Tensor],
-        survivors: Mapping[Tensor, Tensor],
+        survivors: Sequence[tuple[Tensor, Tensor]],
         inputs: Tensor,
         targets: Tensor,
         seed: int,
     ) -> None:
-        """Train in place; `seed` decides the order of the windows. What does not fill a batch waits for another order."""
+        """Train in place; `seed` decides the order of the windows. The windows of an epoch that do not fill a batch are left out
+        of it; the next epoch draws others."""
         batch = min(self.batch, len(inputs))
-        used = len(inputs) // batch * batch
-        steps = self.epochs * used // batch
-        warm = max(1, steps // 10)
-        groups = [
-            {"params": [weight], "lr": self.rate * float(weight[keep].square().mean().sqrt())}
-            for weight, keep in survivors.items()
-        ]
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
+        batches = len(inputs) // batch
+
+        def objective(chosen: Tensor) -> Tensor:
+            wanted = targets[chosen]
+            energy = wanted.square().sum(dim=-1).clamp(min=torch.finfo(wanted.dtype).tiny)
+            return ((forward(inputs[chosen]) - wanted).square().sum(dim=-1) / energy).mean()
+
+        def total() -> float:
+            first = torch.arange(batches * batch).split(batch)
+            return math.fsum(objective(chosen).item() for chosen in first)
+
+        weights, keeps = [weight for weight, _ in survivors], [keep for _, keep in survivors]
+        start, before = [weight.detach().clone() for weight in weights], total()
         order = torch.Generator().manual_seed(seed)
-        with torch.enable_grad():
-            for weight in survivors:
+        epochs = (torch.randperm(len(inputs), generator=order)[: batches * batch].split(batch) for _ in range(self.epochs))
+        self._train(weights, keeps, objective, [chosen for epoch in epochs for chosen in epoch])
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            raise UserError(f"reconstruct: the weights are no longer finite; lower the rate {self.rate}")
+        if not total() < before:
+            for weight, old in zip(weights, start, strict=True):
+                weight.copy_(old)
+
+    def _train(
+        self, weights: list[Tensor], keeps: list[Tensor], objective: Callable[[Tensor], Tensor], batches: list[Tensor]
+    ) -> None:
+        """One step of Adam for each batch; what was pruned has no gradient and so never moves."""
+        sizes = [float(weight[keep].square().mean().sqrt()) for weight, keep in zip(weights, keeps, strict=True)]
+        groups = [{"params": [weight], "lr": self.rate * size} for weight, size in zip(weights, sizes, strict=True)]
+        optimizer, steps = torch.optim.Adam(groups, betas=(0.9, 0.95)), len(batches)
+        warm = max(1, steps // 10)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
+        with torch.enable_grad(), repeatable_attention(weights[0].device):
+            for weight in weights:
                 weight.requires_grad_(True)
-            for _ in range(self.epochs):
-                for chosen in torch.randperm(len(inputs), generator=order)[:used].split(batch):
-                    wanted = targets[chosen]
-                    energy = wanted.square().sum(dim=-1).clamp(min=torch.finfo(wanted.dtype).tiny)
-                    error = (forward(inputs[chosen]) - wanted).square().sum(dim=-1) / energy
-                    optimizer.zero_grad()
-                    error.mean().backward()
-                    for weight, keep in survivors.items():
-                        assert weight.grad is not None
-                        weight.grad.mul_(keep)
-                    optimizer.step()
-                    schedule.step()
-            for weight in survivors:
+            for chosen in batches:
+                optimizer.zero_grad()
+                objective(chosen).backward()
+                for weight, keep in zip(weights, keeps, strict=True):
+                    assert weight.grad is not None
+                    weight.grad.mul_(keep)
+                optimizer.step()
+                schedule.step()
+            for weight in weights:
                 weight.requires_grad_(False)
                 weight.grad = None
-        if not all(bool(torch.isfinite(weight).all()) for weight in survivors):
-            raise UserError(f"reconstruct: the weights are no longer finite; lower the rate {self.rate}")

@@ -1,4 +1,4 @@
-"""What a mask refinement is: another mask with as many zeros in the layer (and every group of n:m), and a smaller error."""
+"""What a mask refinement is: another mask with as many zeros in the layer, and in every group of an n:m pattern."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -24,7 +24,8 @@ class Reselect(Refinement):
     A pruned weight is worth r_j²/H_jj, r = (w - w')H: what letting it alone move would win. A kept one is worth w'_j²·H_jj:
     what dropping it costs if nothing makes up for it. Then fit again, for at most `rounds` rounds. `scope` says whose worths
     are compared: those of a `row`, which then keeps its number of zeros, or of the whole `layer`, whose rows may end with
-    different numbers. A new support is taken only where the error of that row, or layer, is smaller: it never rises. Ours.
+    different numbers (those of a group in an n:m pattern, always). A new support is taken only where the error of that row, or
+    of the whole layer, is smaller: it never rises. Ours.
     """
 
     rounds: int = 3

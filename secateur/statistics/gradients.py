@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 from secateur.artifacts import open_tensors, read_json, read_tensors, write_tensors
+from secateur.determinism import repeatable_attention
 from secateur.errors import UserError
 from secateur.hidden import HiddenStates
 from secateur.models.adapters import adapter_for
@@ -163,9 +164,8 @@ def _backward(block: nn.Module, sums: Mapping[str, Tensor], hidden: HiddenStates
         states = file.get_slice("hidden")
         for window, (part, arguments) in enumerate(hidden.batches()):
             inputs = states[window : window + 1].to(part.device).requires_grad_()
-            with torch.enable_grad():
-                output = run_block(block, inputs, arguments)
-            output.backward(part)
+            with torch.enable_grad(), repeatable_attention(part.device):
+                run_block(block, inputs, arguments).backward(part)
             assert inputs.grad is not None
             part.copy_(inputs.grad)
     found = {}

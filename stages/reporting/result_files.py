@@ -100,6 +100,9 @@ class Settings(Result):
     calibration: dict[str, Any] | None
 
 
+BlockName = Annotated[str, Field(pattern="^block_[0-9]+$")]
+
+
 class State(Result):
     """What d2prune measured of one state of q, k and v: the relative squared error of their outputs, and the KL divergence of
     the attention probabilities, both against the weights before pruning."""
@@ -113,7 +116,7 @@ class KlChoice(Result):
 
     dynamic: Literal["kl"]
     states: dict[str, State]
-    state: str
+    state: Annotated[str, Field(pattern="^[UN]{3}$")]
     no_update: str
 
     @model_validator(mode="after")
@@ -168,5 +171,5 @@ class Sparsity(Result):
     bytes: Bytes
     blocks: dict[str, Block]
     settings: Settings
-    choices: dict[str, Choice] | None = None
+    choices: dict[BlockName, Choice] | None = None
     provenance: dict[str, str | None]

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from secateur.methods.pruner_zero import PrunerZero, min_max
+from secateur.methods.gradient_score import min_max
+from secateur.methods.pruner_zero import PrunerZero
 from secateur.statistics import SiteStatistics
 from secateur.statistics.gradients import SCALE, add_square
 
