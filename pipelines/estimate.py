@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.tables import Tables
 from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
+from pipelines.tables import Tables
 from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.recovery import UPDATES

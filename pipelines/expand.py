@@ -167,8 +167,7 @@ class _Expansion:
     def finetune(self, candidate: Candidate, run: str, name: str, mode: Mode) -> str:
         """The fine-tuning of a run that a mode needs; the key says what is trained, since two modes share one training."""
         chosen, training = self.study.finetunes[name], TRAININGS[mode]
-        kind = RECIPES[chosen.recipe]
-        choice = Choice(name=chosen.recipe, **chosen.options)
+        choice, kind = Choice(name=chosen.recipe, **chosen.options), RECIPES[chosen.recipe]
         row = {
             "model": candidate.model,
             "source": f"pruned/{run}",

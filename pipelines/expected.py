@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from pipelines.tables import Tables
 from pipelines.published import Fact, facts, published_names, same_accuracy, same_perplexity, same_subject
 from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
+from pipelines.tables import Tables
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ were downloaded, that lie in a `file:` source, or whose facts the catalogue list
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pipelines import validate_finetunes
 from pipelines.grid import Candidate, candidates, parsed_options, sparsity_of
 from pipelines.needs import needs_of, rule_of
 from pipelines.study import TASKS, Catalogue, Choice, Study
@@ -35,6 +36,7 @@ def validate(name: str, study: Study, catalogue: Catalogue, configs: Mapping[str
         *_unknown("models", study.models, "model", catalogue.models),
         *(f"models: {model}: config.json: {line}" for model in study.models for line in unsound.get(model, [])),
         *_calibrations(study, catalogue, configs),
+        *validate_finetunes.finetunes(study),
         *(line for candidate in candidates(study) for line in _run(candidate, study, configs)),
         *_perplexity(study, catalogue, configs),
         *_zeroshot(study, catalogue),
@@ -93,6 +95,7 @@ def _run(candidate: Candidate, study: Study, configs: Mapping[str, Config]) -> I
         *_unknown(f"{where}.method", [candidate.method.name], METHODS.kind, METHODS),
         *_unknown(f"{where}.refinement", [candidate.refinement.name], REFINEMENTS.kind, REFINEMENTS),
         *_unknown(f"{where}.update", [candidate.update.name], UPDATES.kind, UPDATES),
+        *validate_finetunes.of_run(candidate, study),
     ]
     if isinstance(candidate.allocation, Choice):
         names += _unknown(f"{where}.allocation", [candidate.allocation.name], ALLOCATIONS.kind, ALLOCATIONS)

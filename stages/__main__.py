@@ -51,6 +51,13 @@ def prune(key: Key) -> None:
 
 @app.command()
 @one_line_errors
+def lora_finetune(key: Key) -> None:
+    """Train what pruning left, with LoRA or directly, without filling a zero; continues where it was killed."""
+    import_module("stages.lora_finetune").run(key)
+
+
+@app.command()
+@one_line_errors
 def eval_ppl(key: Key) -> None:
     """Measure the perplexity of a dense or pruned model on held-out text."""
     import_module("stages.eval_ppl").run(key)

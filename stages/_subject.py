@@ -1,8 +1,8 @@
-"""What an evaluation reads: the dense model or the run that its row names, and the digests that identify both."""
+"""What an evaluation reads: a dense model, a run or a fine-tuned run, and the digests that identify it."""
 
 from typing import TYPE_CHECKING, Any
 
-from pipelines.schema import Compute, parse
+from pipelines.schema import Compute, Subject, parse
 from secateur.artifacts import identity
 from stages._io import ARTIFACTS, read_params
 
@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_subject(model: str, source: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
-    """The assembled model, its tokenizer and the provenance of both, with threads and seeds fixed by `compute`.
-
-    `source` is relative to `artifacts/`: a model folder (dense), or a run to apply to the model named `model`.
-    """
+def load_subject(row: Subject) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
+    """The assembled model, its tokenizer and the provenance of both, with threads and seeds fixed by `compute`."""
     from secateur.determinism import prepare
+    from secateur.finetune.load import finetuned
     from secateur.models.load import assemble, load_tokenizer
 
     compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
     prepare(compute.threads)
-    dense = ARTIFACTS / "models" / model
-    pruned = None if ARTIFACTS / source == dense else ARTIFACTS / source
+    dense, source, adapter = ARTIFACTS / "models" / row.model, ARTIFACTS / row.source, ARTIFACTS / row.adapter
+    pruned = None if source == dense else source
     provenance = {"model": identity(dense), "masks": None if pruned is None else identity(pruned)}
-    return assemble(dense, pruned, compute.device), load_tokenizer(dense), provenance
+    if row.mode is None:
+        return assemble(dense, pruned, compute.device), load_tokenizer(dense), provenance
+    model = finetuned(dense, pruned, adapter, row.mode, compute.device)
+    return model, load_tokenizer(dense), provenance | {"adapter": identity(adapter)}

@@ -17,7 +17,7 @@ def run(key: str) -> None:
     corpus = ARTIFACTS / "corpora" / row.corpus
     provenance = {"corpus": identity(corpus)}
     text = read_text(corpus, row.split, row.joiner, row.documents)
-    model, tokenizer, subject_provenance = load_subject(row.model, row.source)
+    model, tokenizer, subject_provenance = load_subject(row)
     figures = perplexity(model, tokenize(tokenizer, text), row.length, row.windows, row.protocol, progress=True)
     named = {"subject": row.subject, "corpus": row.corpus, "split": row.split}
     write_json(RESULTS / "ppl" / f"{key}.json", named | figures | {"provenance": provenance | subject_provenance})

@@ -17,7 +17,7 @@ def run(key: str) -> None:
     row = parse(ZeroshotRow, read_row("zeroshot", key), f"params.yaml: zeroshot.{key}")
     data = ARTIFACTS / "tasks" / row.data
     provenance = {"tasks": identity(data)}
-    model, tokenizer, subject_provenance = load_subject(row.model, row.source)
+    model, tokenizer, subject_provenance = load_subject(row)
     figures = evaluate(model, tokenizer, data, row.tasks, row.limit, progress=True)
     named = {"subject": row.subject, "data": row.data}
     write_json(RESULTS / "zeroshot" / f"{key}.json", named | figures | {"provenance": provenance | subject_provenance})

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from secateur.artifacts import read_json, write_tensors
+from secateur.calibration.packing import pack, sample_packed
 from secateur.errors import UserError
 from secateur.finetune.alpaca import alpaca, prompt, split_rows
 from secateur.finetune.checkpoints import last_whole, seal_checkpoint
-from secateur.finetune.data import IGNORED, Examples, pack, sample_packed
+from secateur.finetune.data import IGNORED, Examples
 from secateur.finetune.merge import masked_merge, unmerged
 from secateur.finetune.origin import weights_digest
 from secateur.finetune.packages import need

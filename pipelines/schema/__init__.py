@@ -18,7 +18,20 @@ from pipelines.schema.rows import (
     Subject,
     ZeroshotRow,
 )
-from pipelines.schema.values import Bundle, Digests, Holdout, Mode, Pattern, Positive, Slug, Source, Sparsity, Strict, Table, Training
+from pipelines.schema.values import (
+    Bundle,
+    Digests,
+    Holdout,
+    Mode,
+    Pattern,
+    Positive,
+    Slug,
+    Source,
+    Sparsity,
+    Strict,
+    Table,
+    Training,
+)
 
 __all__ = [
     "DOWNLOADER",

@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines.schema.values import Bundle, Device, Digests, Holdout, Mode, Pattern, Positive, Source, Sparsity, Strict, Table, Training
+from pipelines.schema.values import (
+    Bundle,
+    Device,
+    Digests,
+    Holdout,
+    Mode,
+    Pattern,
+    Positive,
+    Source,
+    Sparsity,
+    Strict,
+    Table,
+    Training,
+)
 
 DOWNLOADER, PRUNER = "stages/download.py", "stages/prune.py"
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from secateur.artifacts import read_json, read_tensors
 from secateur.errors import UserError, unknown_name
+from secateur.finetune.files import ADAPTERS, SETTINGS
 from secateur.finetune.merge import masked_merge
 from secateur.finetune.origin import Origin
 from secateur.finetune.recipes import TRAININGS, FineTuning
-from secateur.finetune.train import ADAPTERS, SETTINGS
 from secateur.masks import PrunedStore
 from secateur.models.linears import linear_at, weight_of
 from secateur.models.load import apply_run, assemble

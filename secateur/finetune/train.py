@@ -14,6 +14,7 @@ from secateur import determinism
 from secateur.artifacts import seal_folder, write_json, write_tensors, write_text
 from secateur.errors import UserError
 from secateur.finetune.data import IGNORED, Examples
+from secateur.finetune.files import ADAPTERS, CONFIG, CURVE, OUTCOME, SETTINGS
 from secateur.finetune.origin import Origin
 from secateur.finetune.packages import need
 from secateur.finetune.recipes import FineTuning
@@ -24,9 +25,6 @@ from secateur.walk import code_digest, continue_or_start
 
 if TYPE_CHECKING:
     from secateur.finetune.trainer import FineTuner
-
-ADAPTERS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-SETTINGS, CURVE, OUTCOME = "settings.json", "loss.csv", "outcome.json"
 
 
 class Step(NamedTuple):

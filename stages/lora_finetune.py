@@ -1,0 +1,64 @@
+"""Train what a run left: `python -m stages lora-finetune KEY` (KEY: a row of `finetunes`).
+
+On several GPUs: `accelerate launch --num_processes N -m stages lora-finetune KEY`. A training that was killed continues from its
+last checkpoint in artifacts/unfinished and ends with the same bytes.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.schema import Compute, FineTuneRow, parse
+from secateur.artifacts import identity, read_json, sha256, write_json, write_text
+from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def run(key: str) -> None:
+    """Write artifacts/adapters/KEY, results/finetune/KEY.json and the curve results/loss/KEY.csv."""
+    row = parse(FineTuneRow, read_row("finetunes", key), f"params.yaml: finetunes.{key}")
+    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+
+    from secateur import determinism
+    from secateur.finetune.recipes import recipe
+    from secateur.finetune.train import finetune
+
+    settings = recipe(row.recipe, **row.options, train=row.training)
+    determinism.prepare(compute.threads, settings.seed)
+    model, pruned, out = ARTIFACTS / "models" / row.model, ARTIFACTS / row.source, ARTIFACTS / "adapters" / key
+    held_out = None if row.validation == row.source else ARTIFACTS / row.validation
+    provenance = {
+        "model": identity(model),
+        "masks": identity(pruned),
+        "data": sha256(_tokens_file(ARTIFACTS / row.data)),
+        "validation": sha256(_tokens_file(held_out)) if held_out else None,
+    }
+    finetune(
+        model,
+        pruned,
+        _tokens(ARTIFACTS / row.data),
+        out,
+        work=UNFINISHED / "adapters" / key,
+        settings=settings,
+        held_out=_tokens(held_out) if held_out else None,
+        provenance=provenance,
+        device=compute.device,
+    )
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+        return
+    outcome: dict[str, Any] = read_json(out / "outcome.json")
+    named = {"finetune": key, "settings": row.model_dump(), "provenance": {**provenance, "adapter": identity(out)}}
+    write_json(RESULTS / "finetune" / f"{key}.json", named | outcome)
+    write_text(RESULTS / "loss" / f"{key}.csv", (out / "loss.csv").read_text(encoding="utf-8"))
+
+
+def _tokens_file(folder: Path) -> Path:
+    return folder / "tokens.safetensors"
+
+
+def _tokens(folder: Path) -> "Tensor":
+    from secateur.artifacts import read_tensors
+
+    return read_tensors(_tokens_file(folder))[0]["tokens"]
