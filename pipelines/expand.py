@@ -35,6 +35,7 @@ from pipelines.schema import (
     StatsRow,
     Strict,
     Subject,
+    Tuned,
     ZeroshotRow,
 )
 from pipelines.study import Catalogue, Choice, Perplexity, Study, Zeroshot
@@ -84,15 +85,15 @@ class _Expansion:
         for model in self.study.models:
             self.download("model", model, self.catalogue.models[model].model_dump(exclude={"config"}))
         runs: list[str] = []
-        finetunes: list[str] = []
+        tuned: dict[str, Tuned] = {}
         for candidate in candidates(self.study):
             runs.append(key := self.run(candidate))
             subjects[key] = self.subject(key, candidate.model, f"pruned/{key}")
             for name in candidate.finetunes:
                 for mode in self.study.finetunes[name].modes:
-                    finetunes.append(adapter := self.finetune(candidate, key, name, mode))
-                    tuned = "--".join([key, name, slug(mode)])
-                    subjects[tuned] = self.subject(tuned, candidate.model, f"pruned/{key}", f"adapters/{adapter}", mode)
+                    adapter, subject = self.finetune(candidate, key, name, mode), "--".join([key, name, slug(mode)])
+                    tuned[subject] = Tuned(run=key, name=name, finetune=adapter, mode=mode)
+                    subjects[subject] = self.subject(subject, candidate.model, f"pruned/{key}", f"adapters/{adapter}", mode)
         every = list(subjects.values())
         ppl = [self.perplexity(entry, subject) for entry in self.study.perplexity for subject in _of(entry.models, every)]
         zeroshot = [self.zeroshot(entry, subject) for entry in self.study.zeroshot for subject in _of(entry.models, every)]
@@ -100,7 +101,7 @@ class _Expansion:
             title=self.study.title,
             subjects=list(subjects),
             runs=list(dict.fromkeys(runs)),
-            finetunes=list(dict.fromkeys(finetunes)),
+            tuned=tuned,
             ppl=list(dict.fromkeys(ppl)),
             zeroshot=list(dict.fromkeys(zeroshot)),
         )

@@ -96,7 +96,7 @@ def write_project(
     zeroshot = [f"{subject}--olmo-l{limit}" for subject in subjects] if tasks else []
     for number, key in enumerate(zeroshot):
         _write_zeroshot(root, key, list(subjects)[number], model, tasks, limit, number)
-    described = {"title": title, "subjects": [*subjects], "runs": keys, "ppl": ppl, "zeroshot": zeroshot}
+    described = {"title": title, "subjects": [*subjects], "runs": keys, "tuned": {}, "ppl": ppl, "zeroshot": zeroshot}
     source_of_text = {"kind": "corpus", "source": "pypi:gensim==4.4.0", "config": None}
     tables = {
         "studies": [study],

@@ -16,6 +16,7 @@ from pipelines.schema.rows import (
     RunRow,
     StatsRow,
     Subject,
+    Tuned,
     ZeroshotRow,
 )
 from pipelines.schema.values import (
@@ -60,6 +61,7 @@ __all__ = [
     "Subject",
     "Table",
     "Training",
+    "Tuned",
     "ZeroshotRow",
     "parse",
 ]

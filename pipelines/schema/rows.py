@@ -162,13 +162,22 @@ class ZeroshotRow(Subject):
     limit: Positive | None
 
 
+class Tuned(Strict):
+    """Where a fine-tuned subject comes from: its run, the fine-tuning's name in the study, its row, and the mode."""
+
+    run: str
+    name: str
+    finetune: str
+    mode: Mode
+
+
 class ReportStudy(Strict):
     """The keys that belong to one study, in the order in which its YAML names them."""
 
     title: str
     subjects: list[str]
     runs: list[str]
-    finetunes: list[str]
+    tuned: dict[str, Tuned]
     ppl: list[str]
     zeroshot: list[str]
 

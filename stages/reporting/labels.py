@@ -11,7 +11,7 @@ NOTHING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # What may tell two runs of one method and sparsity apart, in the order in which a label lists it.
 OPTIONS = ("options", "refinement_options", "update_options")
-DISTINGUISHING = ("model", "propagation", "calibration", "allocation", "refinement", "update", "count", *OPTIONS)
+DISTINGUISHING = ("model", "propagation", "calibration", "allocation", "refinement", "update", "finetune", "count", *OPTIONS)
 
 
 def perplexity(value: float) -> str:

@@ -160,6 +160,16 @@ class OutlierChoice(Result):
 Choice = Annotated[KlChoice | OutlierChoice, Field(discriminator="dynamic")]
 
 
+class FineTuned(Result):
+    """What `lora-finetune` wrote: perplexity on held-out text before training and of what was kept, if there was any."""
+
+    finetune: str
+    steps: int
+    perplexity_before: float | None
+    perplexity_after: float | None
+    provenance: dict[str, str | None]
+
+
 class Sparsity(Result):
     """What `prune` wrote about one run; `choices`, by block, only for a method that decides something block by block."""
 

@@ -1,7 +1,7 @@
 """The result files of a study, read, checked and joined into one row per subject."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from secateur.artifacts import read_json
 from secateur.errors import UserError, unknown_name
-from stages.reporting.result_files import Perplexity, Result, Sparsity, Zeroshot
+from stages.reporting.result_files import FineTuned, Perplexity, Result, Sparsity, Zeroshot
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 AnyEvaluation = TypeVar("AnyEvaluation", Perplexity, Zeroshot)
@@ -17,7 +17,8 @@ AnyEvaluation = TypeVar("AnyEvaluation", Perplexity, Zeroshot)
 
 @dataclass(frozen=True)
 class Row:
-    """One subject of a study: a dense model (`run` is None, sparsity 0) or a run. Metrics are keyed by column name."""
+    """One subject of a study: a dense model (`run` is None, sparsity 0), a run, or a run that was fine-tuned (`finetune` says
+    how, `tuned` is what came of it). Metrics are keyed by column name."""
 
     subject: str
     model: str
@@ -25,6 +26,8 @@ class Row:
     bytes_dense: int | None
     ppl: Mapping[str, Perplexity]
     zeroshot: Mapping[str, Zeroshot]
+    finetune: str = ""
+    tuned: FineTuned | None = None
 
     @property
     def method(self) -> str:
@@ -43,7 +46,9 @@ class Row:
         return self.run.achieved if self.run else 0.0
 
     def setting(self, name: str) -> Any:
-        """One field of the run's own row; None for a dense model."""
+        """One field of the run's own row, or how it was fine-tuned; None for a dense model."""
+        if name == "finetune":
+            return self.finetune
         return self.run.settings.run.get(name) if self.run else None
 
     def calibrated(self, name: str) -> Any:
@@ -53,7 +58,7 @@ class Row:
     @property
     def peers(self) -> Hashable | None:
         """Rows that may be ranked against each other share this value; a dense model is ranked against nobody."""
-        return (self.model, self.pattern, self.sparsity) if self.run else None
+        return (self.model, self.pattern, self.sparsity, bool(self.tuned)) if self.run else None
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Study:
 
     @property
     def runs(self) -> list[Row]:
-        return [row for row in self.rows if row.run]
+        """The pruned rows as the stage `prune` left them."""
+        return [row for row in self.rows if row.run and not row.tuned]
 
     def dense(self, row: Row) -> Row | None:
         """The dense row of the same model, if the study has one."""
@@ -87,11 +93,15 @@ def read_study(name: str, table: Mapping[str, Any], models: Sequence[str], resul
     dense_bytes = {run.settings.run["model"]: run.bytes.dense for run in runs.values()}
     rows = []
     for subject in table["subjects"]:
-        run = runs.get(subject)
+        origin = table["tuned"].get(subject)
+        run = runs.get(origin["run"] if origin else subject)
         if run is None and subject not in models:
             raise unknown_name(f"subject of the study {name!r}", subject, [*runs, *models])
         model = run.settings.run["model"] if run else subject
         row = Row(subject, model, run, dense_bytes.get(model), ppl.get(subject, {}), zeroshot.get(subject, {}))
+        if origin:
+            tuned = _read(results / "finetune", origin["finetune"], "lora-finetune", FineTuned)
+            row = replace(row, finetune=f"{origin['name']}, {origin['mode'].replace('_', ' ')}", tuned=tuned)
         _check_same_state(row)
         rows.append(row)
     columns = [list(dict.fromkeys(column for found in kind.values() for column in found)) for kind in (ppl, zeroshot)]
@@ -124,10 +134,10 @@ def _by_subject(keys: Sequence[str], folder: Path, stage: str, kind: type[AnyEva
 
 def _check_same_state(row: Row) -> None:
     """Metrics must belong to the weights that the row describes: the hashes of model and masks have to agree."""
-    known = row.run.provenance if row.run else {}
+    known = {**(row.run.provenance if row.run else {}), **(row.tuned.provenance if row.tuned else {})}
     for stage, results in (("eval-ppl", row.ppl), ("eval-zeroshot", row.zeroshot)):
         for column, result in results.items():
-            for part in ("model", "masks"):
+            for part in ("model", "masks", "adapter"):
                 ours, theirs = known.get(part), result.provenance.get(part)
                 if ours and theirs and ours != theirs:
                     key = f"{row.subject}--{column}"
