@@ -46,7 +46,7 @@ def perplexity_chart(study: Study, model: str, column: str) -> Any:
     rows = [row for row in study.rows if row.model == model and column in row.ppl]
     values = [
         {
-            "series": labels.series(row, study.runs),
+            "series": labels.series(row, study.pruned),
             "sparsity": 100 * row.sparsity,
             "achieved": f"{labels.percent(row.achieved, 2)} %",
             "perplexity": row.ppl[column].perplexity,
@@ -73,7 +73,7 @@ def perplexity_chart(study: Study, model: str, column: str) -> Any:
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(values=log_ticks(low, high), format="~r"),
     )
-    lines = {labels.series(row, study.runs): row.method for row in study.runs}
+    lines = {labels.series(row, study.pruned): row.method for row in study.pruned}
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=x,
         y=y,
@@ -138,7 +138,7 @@ def size_plots(study: Study) -> list[Plot]:
     """Bytes of the pruned layers per subject: dense, or packed as masks and survivors, stored by the run or not."""
     names, order = labels.labels(study.rows), ["dense", "masks", "survivors, stored", "survivors, in the dense checkpoint"]
     values = []
-    for row in study.rows:
+    for row in [row for row in study.rows if not row.tuned]:
         parts = {"dense": row.bytes_dense}
         if row.run:
             where = order[2] if row.run.bytes.values else order[3]

@@ -76,6 +76,11 @@ class Study:
         """The pruned rows as the stage `prune` left them."""
         return [row for row in self.rows if row.run and not row.tuned]
 
+    @property
+    def pruned(self) -> list[Row]:
+        """Every row that is not a dense model."""
+        return [row for row in self.rows if row.run]
+
     def dense(self, row: Row) -> Row | None:
         """The dense row of the same model, if the study has one."""
         return next((other for other in self.rows if other.run is None and other.model == row.model), None)
