@@ -35,7 +35,7 @@ def run(key: str) -> None:
         "data": sha256(_tokens_file(ARTIFACTS / row.data)),
         "validation": sha256(_tokens_file(held_out)) if held_out else None,
     }
-    finetune(
+    curve = finetune(
         model,
         pruned,
         _tokens(ARTIFACTS / row.data),
@@ -50,7 +50,7 @@ def run(key: str) -> None:
         return
     outcome: dict[str, Any] = read_json(out / "outcome.json")
     named = {"finetune": key, "settings": row.model_dump(), "provenance": {**provenance, "adapter": identity(out)}}
-    write_json(RESULTS / "finetune" / f"{key}.json", named | outcome)
+    write_json(RESULTS / "finetune" / f"{key}.json", named | outcome | {"curve": [step._asdict() for step in curve]})
     write_text(RESULTS / "loss" / f"{key}.csv", (out / "loss.csv").read_text(encoding="utf-8"))
 
 

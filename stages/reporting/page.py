@@ -10,7 +10,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from stages.reporting import choice_plots, labels, layer_plots, plots, published, tables
+from stages.reporting import choice_plots, finetune_plots, labels, layer_plots, plots, published, tables
 from stages.reporting.result_files import Score, Sparsity
 from stages.reporting.results import Row, Study
 
@@ -70,6 +70,8 @@ def _section(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
         "allocations": layer_plots.allocation_plots(study),
         "layers": layer_plots.layer_plots(study),
         "choices": choice_plots.choice_plots(study),
+        "finetunes": finetune_plots.finetune_plots(study),
+        "outcomes": finetune_plots.outcomes(study),
         "range": [labels.percent(end, 0) for end in layer_plots.layer_range(study)] if study.runs else [],
         "details": [(row, names[row.subject], list(_facts(row))) for row in study.rows],
     }

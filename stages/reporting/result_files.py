@@ -160,6 +160,15 @@ class OutlierChoice(Result):
 Choice = Annotated[KlChoice | OutlierChoice, Field(discriminator="dynamic")]
 
 
+class CurvePoint(Result):
+    """One step of a training; held-out perplexity is measured at some of them, step 0 is before the first."""
+
+    step: int
+    loss: float | None
+    learning_rate: float | None
+    held_out_perplexity: float | None
+
+
 class FineTuned(Result):
     """What `lora-finetune` wrote: perplexity on held-out text before training and of what was kept, if there was any."""
 
@@ -167,6 +176,7 @@ class FineTuned(Result):
     steps: int
     perplexity_before: float | None
     perplexity_after: float | None
+    curve: list[CurvePoint]
     provenance: dict[str, str | None]
 
 
