@@ -147,4 +147,6 @@ def use(references: Sequence[str]) -> tuple[Tables, list[Path]]:
     stale = stale_results(tables)
     for file in stale:
         file.unlink()
+    for folder in RESULTS:  # the report depends on folders that a study may leave empty
+        Path("results", folder).mkdir(parents=True, exist_ok=True)
     return tables, stale
