@@ -42,7 +42,10 @@ def main() -> None:
         first_blocks(arguments.model, arguments.blocks, folder)
 
         def calibrate(bundle: str) -> None:
-            collect(folder, tokens, bundle, folder / bundle, work=folder / "work", settings={}, device="cpu", progress=False)
+            settings = {"bundle": bundle}
+            collect(
+                folder, tokens, bundle, folder / bundle, work=folder / "work", settings=settings, device="cpu", progress=False
+            )
 
         def prune(recipe: Recipe) -> None:
             engine.prune(
@@ -71,7 +74,8 @@ def main() -> None:
     print("calibration: " + ", ".join(f"{bundle} {time:.1f} s" for bundle, time in calibrations.items()))
     for method in METHODS:
         times = [time for recipe, time in zip(recipes, runs, strict=True) if recipe.method == method]
-        print(f"{method:12}" + "".join(f"{time:7.1f}s" for time in times) + f"   loop {loops[method]:.1f} s" * (method in loops))
+        loop = f"   loop {loops[method]:.1f} s" if method in loops else ""
+        print(f"{method:12}" + "".join(f"{time:7.1f}s" for time in times) + loop)
     print(f"together {together:.1f} s, alone {alone:.1f} s ({alone / together:.1f} x), straightforward {straight:.1f} s", end=" ")
     print(f"({straight / together:.1f} x)")
 
