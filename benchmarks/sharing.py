@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import straightforward
-from benchmarks.speed import CPU, first_blocks, seconds
-from secateur import Recipe, engine
+from benchmarks.speed import CPU, first_blocks, prune, seconds
+from secateur import Recipe
 from secateur.determinism import prepare
 from secateur.models.stream import StreamedModel
 from secateur.statistics.collect import collect
@@ -47,22 +47,10 @@ def main() -> None:
                 folder, tokens, bundle, folder / bundle, work=folder / "work", settings=settings, device="cpu", progress=False
             )
 
-        def prune(recipe: Recipe) -> None:
-            engine.prune(
-                folder,
-                recipe,
-                folder / "run",
-                work=folder / "work",
-                settings={},
-                statistics=folder / "outputs",
-                device="cpu",
-                progress=False,
-            )
-
         calibrate("tokens")  # imports and caches are paid for before anything is timed
         calibrations = {bundle: seconds(lambda b=bundle: calibrate(b)) for bundle in ("moments", "gram", "outputs")}
         calibrations["nothing"] = 0.0
-        runs = [seconds(lambda r=recipe: prune(r)) for recipe in recipes]
+        runs = [seconds(lambda r=recipe: prune(folder, r, statistics=folder / "outputs")) for recipe in recipes]
         loops = {
             method: seconds(lambda m=method: straightforward.prune(StreamedModel(folder, CPU), tokens, m, 0.5))
             for method in ("wanda", "sparsegpt")
