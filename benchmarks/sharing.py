@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import straightforward
-from benchmarks.speed import CPU, first_blocks, seconds
-from secateur import Recipe, engine
+from benchmarks.speed import CPU, first_blocks, prune, seconds
+from secateur import Recipe
 from secateur.determinism import prepare
 from secateur.models.stream import StreamedModel
 from secateur.statistics.collect import collect
@@ -42,24 +42,15 @@ def main() -> None:
         first_blocks(arguments.model, arguments.blocks, folder)
 
         def calibrate(bundle: str) -> None:
-            collect(folder, tokens, bundle, folder / bundle, work=folder / "work", settings={}, device="cpu", progress=False)
-
-        def prune(recipe: Recipe) -> None:
-            engine.prune(
-                folder,
-                recipe,
-                folder / "run",
-                work=folder / "work",
-                settings={},
-                statistics=folder / "outputs",
-                device="cpu",
-                progress=False,
+            settings = {"bundle": bundle}
+            collect(
+                folder, tokens, bundle, folder / bundle, work=folder / "work", settings=settings, device="cpu", progress=False
             )
 
         calibrate("tokens")  # imports and caches are paid for before anything is timed
         calibrations = {bundle: seconds(lambda b=bundle: calibrate(b)) for bundle in ("moments", "gram", "outputs")}
         calibrations["nothing"] = 0.0
-        runs = [seconds(lambda r=recipe: prune(r)) for recipe in recipes]
+        runs = [seconds(lambda r=recipe: prune(folder, r, statistics=folder / "outputs")) for recipe in recipes]
         loops = {
             method: seconds(lambda m=method: straightforward.prune(StreamedModel(folder, CPU), tokens, m, 0.5))
             for method in ("wanda", "sparsegpt")
@@ -71,7 +62,8 @@ def main() -> None:
     print("calibration: " + ", ".join(f"{bundle} {time:.1f} s" for bundle, time in calibrations.items()))
     for method in METHODS:
         times = [time for recipe, time in zip(recipes, runs, strict=True) if recipe.method == method]
-        print(f"{method:12}" + "".join(f"{time:7.1f}s" for time in times) + f"   loop {loops[method]:.1f} s" * (method in loops))
+        loop = f"   loop {loops[method]:.1f} s" if method in loops else ""
+        print(f"{method:12}" + "".join(f"{time:7.1f}s" for time in times) + loop)
     print(f"together {together:.1f} s, alone {alone:.1f} s ({alone / together:.1f} x), straightforward {straight:.1f} s", end=" ")
     print(f"({straight / together:.1f} x)")
 

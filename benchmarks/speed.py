@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -46,6 +47,11 @@ def seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
+
+
+def prune(folder: Path, recipe: Recipe, **data: Any) -> None:
+    """One run of the checkpoint in `folder` from scratch, on the CPU and without a progress bar; `data` is what it reads."""
+    engine.prune(folder, recipe, folder / "run", work=folder / "work", settings={}, device="cpu", progress=False, **data)
 
 
 def matmul_rate() -> float:
@@ -107,20 +113,7 @@ def main() -> None:
             for method in ("wanda", "sparsegpt"):
                 for propagation in ("site", "block"):
                     recipe = Recipe(method, 0.5, propagation=propagation)
-
-                    def ours(recipe: Recipe = recipe) -> None:
-                        engine.prune(
-                            folder,
-                            recipe,
-                            folder / "run",
-                            work=folder / "work",
-                            settings={},
-                            tokens=tokens,
-                            device="cpu",
-                            progress=False,
-                        )
-
-                    note(f"{method} {propagation}", seconds(ours))
+                    note(f"{method} {propagation}", seconds(lambda recipe=recipe: prune(folder, recipe, tokens=tokens)))
                 note(
                     f"{method} straightforward",
                     seconds(lambda method=method: straightforward.prune(StreamedModel(folder, CPU), tokens, method, 0.5)),

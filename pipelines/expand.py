@@ -20,7 +20,7 @@ from pipelines.grid import (
     table_slug,
     target_slug,
 )
-from pipelines.needs import Bundles, allocation_calibration, dense_bundles, needs_of, rule_of
+from pipelines.needs import Bundles, allocation_calibration, dense_bundles, named_calibration, needs_of, rule_of
 from pipelines.schema import (
     DOWNLOADER,
     PRUNER,
@@ -128,8 +128,7 @@ class _Expansion:
         update = given_options(candidate.update, UPDATES.get(candidate.update.name), where)
         calibration = None if needs_of(candidate) == "nothing" else candidate.calibration
         name, shares = self.allocation(candidate)
-        own_gradients = candidate.calibration if method.gradients and not candidate.gradients else None
-        measured = calibration or allocation_calibration(candidate) or own_gradients
+        measured = named_calibration(candidate)
         words = [candidate.model, *([measured] if measured else [])]
         words += [choice_slug(candidate.method.name, options), target_slug(candidate)]
         words += [f"{slug(candidate.gradients)}-gradients"] if method.gradients and candidate.gradients else []

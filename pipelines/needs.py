@@ -31,6 +31,15 @@ def allocation_calibration(candidate: Candidate) -> str | None:
     return candidate.calibration if rule and ALLOCATIONS.get(rule.name).needs != "nothing" else None
 
 
+def named_calibration(candidate: Candidate) -> str | None:
+    """The calibration that decides anything about a run, and so belongs into its key: by its statistics or tokens, by its
+    allocation, or by its gradients where the study names no other."""
+    if needs_of(candidate) != "nothing":
+        return candidate.calibration
+    own_gradients = METHODS.get(candidate.method.name).gradients and not candidate.gradients
+    return candidate.calibration if own_gradients else allocation_calibration(candidate)
+
+
 def dense_bundles(studies: Mapping[str, Study]) -> Bundles:
     """(model, calibration) → the bundle that serves its `dense` runs and its allocations, or the one that its YAML asks for."""
     needs: dict[tuple[str, str], list[str]] = {}

@@ -31,19 +31,18 @@ def run() -> None:
 
     text = README.read_text(encoding="utf-8") if README.is_file() else ""
     studies = read_studies(read_params())
-    wanted = [study for study in studies if _parts(text, study.name)]
-    if not wanted:
+    written = False
+    for study in studies:
+        if parts := _parts(text, study.name):
+            begin, end = markers(study.name)
+            body, image = summary(study), perplexity_svg(study)
+            if image:
+                write_text(plot(study.name), image)
+                body += f"\n![Perplexity against sparsity]({plot(study.name).as_posix()})\n"
+            text, written = f"{parts[0]}{begin}\n{body}{end}{parts[1]}", True
+    if not written:
         begin, end = markers(studies[0].name)
         raise UserError(f"{README} has no results of {', '.join(study.name for study in studies)}; put {begin} and {end} into it")
-    for study in wanted:
-        begin, end = markers(study.name)
-        parts = _parts(text, study.name)
-        assert parts is not None, "another study's results do not hold these markers"
-        body, image = summary(study), perplexity_svg(study)
-        if image:
-            write_text(plot(study.name), image)
-            body += f"\n![Perplexity against sparsity]({plot(study.name).as_posix()})\n"
-        text = f"{parts[0]}{begin}\n{body}{end}{parts[1]}"
     write_text(README, text)
 
 
