@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.schema import PerplexityRow, RunRow, StatsRow, ZeroshotRow
+from pipelines.schema import FineTuneRow, PerplexityRow, RunRow, StatsRow, ZeroshotRow
 from pipelines.tables import Tables
+from secateur.finetune.recipes import recipe
 from secateur.methods import METHODS
 from secateur.models.adapters import adapter_for
 from secateur.recovery import UPDATES
@@ -87,8 +88,10 @@ def estimate(tables: Tables, configs: Mapping[str, Mapping[str, Any]]) -> Iterat
     for key in tables.allocations:
         yield Cost("allocate", key)
     for key, row in tables.runs.items():
-        tokens = _tokens(tables, row)
+        tokens = _tokens(tables, row.source)
         yield _cost("prune", key, sizes.get(row.model), lambda size, row=row, tokens=tokens: _prune(row, size, tokens))
+    for key, row in tables.finetunes.items():
+        yield _cost("lora-finetune", key, sizes.get(row.model), lambda size, row=row: _finetune(row, size, tables))
     for key, row in tables.ppl.items():
         yield _cost("eval-ppl", key, sizes.get(row.model), lambda size, row=row: (0, _perplexity(row, size)))
     for key, row in tables.zeroshot.items():
@@ -100,8 +103,8 @@ def _cost(stage: str, key: str, size: Sizes | None, of: Any) -> Cost:
     return Cost(stage, key, *(of(size) if size else (None, None)))
 
 
-def _tokens(tables: Tables, row: RunRow) -> int:
-    stats = tables.stats.get(row.source.removeprefix("stats/"))
+def _tokens(tables: Tables, source: str) -> int:
+    stats = tables.stats.get(source.removeprefix("stats/"))
     return stats.samples * stats.length if stats else 0
 
 
@@ -136,6 +139,20 @@ def _prune(row: RunRow, size: Sizes, tokens: int) -> tuple[float, float]:
         if isinstance(update, BlockUpdate):  # and the dense model's pass, and one with the new weights
             operations += 2.0 * tokens * size.linear * (2 + update.passes)
     return disk, operations
+
+
+def _finetune(row: FineTuneRow, size: Sizes, tables: Tables) -> tuple[float, float]:
+    settings = recipe(row.recipe, **row.options, train=row.training)
+    stats = tables.stats[row.data.removeprefix("stats/")]
+    looks = 2 + settings.epochs * stats.samples / settings.batch / settings.interval  # before, in between, after
+    dense = settings.train == "dense"
+    # a forward pass, one back through every layer, and for the survivors themselves one that makes their gradients
+    operations = (
+        settings.epochs * _tokens(tables, row.data) * (6.0 if dense else 4.0) + looks * _tokens(tables, row.validation) * 2.0
+    )
+    share = 1 - tables.runs[row.source.removeprefix("pruned/")].sparsity
+    disk = share * size.linear * size.weight_bytes if dense else 0.0  # adapters are next to nothing
+    return disk, operations * (size.linear + size.head)
 
 
 def _perplexity(row: PerplexityRow, size: Sizes) -> float | None:

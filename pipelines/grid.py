@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from hashlib import sha256
 from itertools import product
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from pipelines.schema import Strict, parse
 from pipelines.study import Choice, Study
@@ -77,7 +77,7 @@ def parsed_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:
     """The options that were given, checked against the fields of the dataclass `kind` (`UserError` for bad ones)."""
     if not is_dataclass(kind):
         return dict(parse(Strict, choice.options, where))
-    types = get_type_hints(kind)
+    types = {name: _from_yaml(hint) for name, hint in get_type_hints(kind).items()}
     known: dict[str, Any] = {field.name: (types[field.name], ...) for field in fields(kind)}
     for field in fields(kind):
         optional = field.default is not MISSING or field.default_factory is not MISSING
@@ -85,6 +85,11 @@ def parsed_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:
             known[field.name] = (types[field.name] | None, None)
     options = parse(create_model(kind.__name__, __base__=Strict, **known), choice.options, where)
     return {name: getattr(options, name) for name in sorted(choice.options)}
+
+
+def _from_yaml(hint: Any) -> Any:
+    """A tuple may be written as a list, the only sequence that YAML has."""
+    return Annotated[hint, Field(strict=False)] if get_origin(hint) is tuple else hint
 
 
 def given_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:

@@ -136,7 +136,10 @@ def stale_results(tables: Tables) -> list[Path]:
     """Result files without a row: the report takes what it finds, so they must go."""
     rows = {folder: getattr(tables, table) for folder, table in RESULTS.items()}
     return [
-        file for folder, known in rows.items() for file in sorted(Path("results", folder).glob("*.*")) if file.stem not in known
+        file
+        for folder, known in rows.items()
+        for file in sorted(Path("results", folder).glob("[!.]*.*"))
+        if file.stem not in known
     ]
 
 
@@ -147,6 +150,4 @@ def use(references: Sequence[str]) -> tuple[Tables, list[Path]]:
     stale = stale_results(tables)
     for file in stale:
         file.unlink()
-    for folder in RESULTS:  # the report depends on folders that a study may leave empty
-        Path("results", folder).mkdir(parents=True, exist_ok=True)
     return tables, stale
