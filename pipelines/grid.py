@@ -98,7 +98,8 @@ def given_options(choice: Choice, kind: type, where: str) -> dict[str, Any]:
     if not is_dataclass(kind):
         return options
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
-    return {name: value for name, value in options.items() if value != defaults[name]}
+    given = {name: value for name, value in options.items() if value != defaults[name]}
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def choice_slug(name: str, options: Mapping[str, Any]) -> str:

@@ -1,11 +1,16 @@
 """What a study may not say about fine-tuning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipelines.grid import Candidate, parsed_options
 from pipelines.study import Choice, FineTune, Study
 from secateur.errors import UserError, unknown_name
 from secateur.finetune.recipes import RECIPES, TRAININGS
+from secateur.finetune.targets import resolve_targets
+from secateur.models.adapters import adapter_for
+
+FOLLOWS = {"train": "modes", "length": "data", "blocks": "data"}  # settings of a recipe that a study says elsewhere
 
 
 def finetunes(study: Study) -> Iterator[str]:
@@ -16,6 +21,8 @@ def finetunes(study: Study) -> Iterator[str]:
             given = getattr(chosen, field)
             if given is not None and given not in study.calibrations:
                 yield f"{where}.{field}: {unknown_name('calibration of this study', given, study.calibrations)}"
+        if chosen.validation == chosen.data:
+            yield f"{where}.validation: {chosen.validation}: must be other text than data"
         if chosen.recipe not in RECIPES:
             yield f"{where}.recipe: {unknown_name('fine-tuning recipe', chosen.recipe, RECIPES)}"
         else:
@@ -24,8 +31,8 @@ def finetunes(study: Study) -> Iterator[str]:
 
 def _options(where: str, chosen: FineTune) -> Iterator[str]:
     kind = RECIPES[chosen.recipe]
-    if "train" in chosen.options:
-        yield f"{where}.train: leave it out; it follows from modes"
+    if given := FOLLOWS.keys() & chosen.options.keys():
+        yield from (f"{where}.{field}: leave it out; it follows from {FOLLOWS[field]}" for field in sorted(given))
         return
     try:
         options = parsed_options(Choice(name=chosen.recipe, **chosen.options), kind, where)
@@ -41,8 +48,16 @@ def _options(where: str, chosen: FineTune) -> Iterator[str]:
         yield f"{where}.validation: missing; keep best needs held-out text"
 
 
-def of_run(candidate: Candidate, study: Study) -> Iterator[str]:
-    """Problems of the names that a run gives."""
+def of_run(candidate: Candidate, study: Study, config: Mapping[str, Any] | None) -> Iterator[str]:
+    """Problems of the fine-tunings that a run names; `config` is its model's config.json, if that is known."""
     for name in candidate.finetunes:
         if name not in study.finetunes:
             yield f"{candidate.where}.finetune: {unknown_name('fine-tuning of this study', name, study.finetunes)}"
+            continue
+        chosen = study.finetunes[name]
+        targets = chosen.options.get("targets", getattr(RECIPES.get(chosen.recipe), "targets", None))
+        if config is not None and isinstance(targets, list | tuple) and all(isinstance(target, str) for target in targets):
+            try:
+                resolve_targets(targets, adapter_for(config))
+            except UserError as error:
+                yield f"finetunes.{name}.targets: {candidate.model}: {error}"

@@ -26,7 +26,7 @@ from secateur.evaluation.zeroshot import TASKS as EVALUATED_TASKS
 from stages._tasks import TASKS as DOWNLOADED_TASKS
 
 KEY = re.compile(r"[a-z0-9]+(-{1,2}[a-z0-9]+)*")
-TABLES = ("download", "stats", "runs", "ppl", "zeroshot")
+TABLES = ("download", "stats", "runs", "finetunes", "ppl", "zeroshot")
 CALIBRATION = {"corpus": "wikipedia", "samples": 4, "length": 32}
 BASE: dict[str, Any] = {"title": "t", "models": ["smollm2"], "calibrations": {"wiki": CALIBRATION}}
 CATALOGUE = read_catalogue()
@@ -66,12 +66,16 @@ def test_smoke_is_the_default_study() -> None:
         "smollm2--wiki--sparsegpt--50--site",
         "smollm2--wiki--sparsegpt--2of4--site",
     ]
-    assert list(smoke.stats) == ["smollm2--wiki--tokens", "smollm2--wiki--moments"]
+    assert list(smoke.stats) == [
+        f"smollm2--{name}" for name in ("wiki--tokens", "blocks--tokens", "unseen--tokens", "wiki--moments")
+    ]
     assert smoke.runs["smollm2--magnitude--50"].source == "models/smollm2"
     assert smoke.runs["smollm2--wiki--wanda--50--site"].source == "stats/smollm2--wiki--tokens"
     assert smoke.runs["smollm2--wiki--wanda--50--dense"].source == "stats/smollm2--wiki--moments"
-    assert smoke.report.studies["smoke"].subjects == ["smollm2", *smoke.runs]
-    assert len(smoke.ppl) == len(smoke.zeroshot) == 7
+    tuned = [f"smollm2--wiki--wanda--50--site--short--{mode}" for mode in ("unmerged", "masked-merge", "masked-training")]
+    assert list(smoke.report.studies["smoke"].tuned) == tuned
+    assert sorted(smoke.report.studies["smoke"].subjects) == sorted(["smollm2", *smoke.runs, *tuned])
+    assert len(smoke.ppl) == len(smoke.zeroshot) == 10
     assert all(row.source.startswith("pypi:") for row in smoke.download.values())
     assert select.PARAMS.read_text(encoding="utf-8").count("&") == 0, "anchors are hard to read"
 
@@ -161,6 +165,47 @@ def test_a_study_brings_its_own_assets() -> None:
         tables({**run(), "assets": {"models": {"gpt2": {"source": "file:../mine"}}}})
 
 
+def tuned(run: dict[str, Any] | None = None, **recipe: Any) -> dict[str, Any]:
+    """A study whose runs are fine-tuned by `recipe`, under the name `ft`."""
+    calibrations = {name: {**CALIBRATION, "sampler": "packed"} for name in ("blocks", "unseen")}
+    chosen = {"recipe": "wanda", "data": "blocks", "validation": "unseen", **recipe}
+    point = {"method": "wanda", "sparsity": 0.5, "calibration": "wiki", "finetune": "ft", **(run or {})}
+    return {"calibrations": {"wiki": CALIBRATION, **calibrations}, "finetunes": {"ft": chosen}, "runs": [point]}
+
+
+def test_modes_share_a_training_where_they_can_and_each_is_a_subject() -> None:
+    perplexity = [{"corpus": "wikipedia", "split": "heldout", "length": 32}]
+    modes = ["unmerged", "masked_merge", "masked_training"]
+    found = tables({**tuned(modes=modes, rate=0.001), "perplexity": perplexity})
+    run = "smollm2--wiki--wanda--50--site"
+    assert list(found.finetunes) == [f"{run}--ft--lora", f"{run}--ft--masked-lora"]
+    row = found.finetunes[f"{run}--ft--lora"]
+    assert (row.source, row.data, row.validation) == (
+        f"pruned/{run}",
+        "stats/smollm2--blocks--tokens",
+        "stats/smollm2--unseen--tokens",
+    )
+    assert (row.recipe, row.training, row.options) == ("wanda", "lora", {"rate": 0.001})
+    merged = found.ppl[f"{run}--ft--masked-merge--wikipedia-32"]
+    assert (merged.source, merged.adapter, merged.mode) == (f"pruned/{run}", f"adapters/{run}--ft--lora", "masked_merge")
+    plain = found.ppl[f"{run}--wikipedia-32"]
+    assert (plain.source, plain.adapter, plain.mode) == (f"pruned/{run}", f"pruned/{run}", None)
+    assert len(found.ppl) == 5
+
+
+def test_a_fine_tuning_without_held_out_text_watches_its_run_instead() -> None:
+    (row,) = tables(tuned(validation=None)).finetunes.values()
+    assert row.validation == row.source
+
+
+def test_options_of_a_recipe_that_are_lists_survive_yaml() -> None:
+    found = tables(tuned(recipe="dense_ft", modes="dense", targets=["q_proj", "down_proj"]))
+    assert next(iter(found.finetunes.values())).options == {"targets": ["q_proj", "down_proj"]}
+    assert parse(Tables, yaml.safe_load(select.render(found)), "params.yaml") == found
+    (plain,) = tables(tuned(targets=["q_proj", "v_proj"])).finetunes.values()
+    assert plain.options == {}, "the recipe's own targets, written out"
+
+
 AXES = {
     "method": st.sampled_from(["magnitude", "wanda", {"name": "sparsegpt", "percdamp": 0.05}]),
     "sparsity": st.sampled_from([0.0, 0.125, 0.3, 0.5, 0.999]),
@@ -201,6 +246,11 @@ def test_estimates_follow_from_the_sizes() -> None:
     assert costs["smollm2--wiki--wanda--50--dense"].operations == 0
     assert site.bytes == model.linear / 8
     assert costs["smollm2--wiki--sparsegpt--50--dense"].bytes == model.linear / 8 + model.linear / 2 * 4
+    dense = next(c for c in estimate(tables(tuned(recipe="dense_ft", modes="dense", epochs=3, batch=4)), known_configs(CATALOGUE))
+                 if c.stage == "lora-finetune")  # fmt: skip
+    looks = 2 + 3 * 4 / 4 / 50
+    assert dense.operations == pytest.approx((3 * tokens * 6 + looks * tokens * 2) * (model.linear + model.head))
+    assert dense.bytes == model.linear / 2 * 4
     assert [human(value, "B") for value in (None, 0, 999, 1500, 2.5e12)] == ["?", "-", "999 B", "1.5 kB", "2.5 TB"]
 
 
@@ -227,7 +277,7 @@ def test_use_show_check(project: Path) -> None:
     assert [path.stem for path in (project / "results/sparsity").iterdir()] == ["smollm2--magnitude--50"]
     assert "up to date" in command("check")
     shown = command("show")
-    assert "prune@smollm2--wiki--sparsegpt--2of4--site" in shown and "26 stages" in shown
+    assert "prune@smollm2--wiki--sparsegpt--2of4--site" in shown and "36 stages" in shown
     (project / "my.yaml").write_text((project / "pipelines/smoke.yaml").read_text().replace("samples: 16", "samples: 8"))
     assert "stats.smollm2--wiki--tokens: smoke has samples 16 and my has 8" in command("use", "smoke", "my.yaml", code=2)
     command("use", "my.yaml")

@@ -42,6 +42,14 @@ def calibration(**changes: Any) -> dict[str, Any]:
     return {"calibrations": {"wiki": {**CALIBRATION, **changes}}}
 
 
+def finetune(**changes: Any) -> dict[str, Any]:
+    """The good study with a fine-tuned run."""
+    packed = {**CALIBRATION, "sampler": "packed"}
+    chosen = {"recipe": "wanda", "data": "blocks", "validation": "unseen", **changes}
+    study = {"calibrations": {"wiki": CALIBRATION, "blocks": packed, "unseen": packed}, "finetunes": {"ft": chosen}}
+    return {**study, "runs": [{"method": "wanda", "sparsity": 0.5, "calibration": "wiki", "finetune": "ft"}]}
+
+
 def perplexity(**changes: Any) -> dict[str, Any]:
     return {"perplexity": [{"corpus": "wikipedia", "split": "heldout", "length": 32, **changes}]}
 
@@ -164,8 +172,31 @@ RULES = [
     ),
 ]
 
+FINE_TUNING = [
+    (finetune(recipe="wnda"), "s: finetunes.ft.recipe: unknown fine-tuning recipe 'wnda'; did you mean wanda"),
+    (finetune(data="block"), "s: finetunes.ft.data: unknown calibration of this study 'block'; did you mean blocks"),
+    (finetune(validation="wik"), "s: finetunes.ft.validation: unknown calibration of this study 'wik'; did you mean wiki"),
+    (finetune(validation="blocks"), "s: finetunes.ft.validation: blocks: must be other text than data"),
+    (finetune(modes="merged"), "s: finetunes.ft.modes: 'merged': must be 'unmerged', 'masked_merge'"),
+    (finetune(modes="dense"), "s: finetunes.ft.modes: dense: recipe wanda allows unmerged, masked_merge, masked_training"),
+    (finetune(recipe="dense_ft"), "s: finetunes.ft.modes: unmerged: recipe dense_ft allows dense"),
+    (finetune(rte=1e-3), "s: finetunes.ft: unknown key 'rte'; did you mean rate"),
+    (finetune(rate="high"), "s: finetunes.ft: rate: 'high': must be"),
+    (finetune(rate=-1.0), "s: finetunes.ft: fine-tuning rate -1.0: must be above 0"),
+    (
+        finetune(targets=["q_prj"]),
+        "s: finetunes.ft.targets: smollm2: unknown fine-tuning target of llama 'q_prj'; did you mean q_proj",
+    ),
+    (finetune(targets=[]), "s: finetunes.ft: fine-tuning targets: must name at least one linear"),
+    (finetune(targets=[3]), "s: finetunes.ft: targets[0]: 3: must be a valid string"),
+    (finetune(train="lora"), "s: finetunes.ft.train: leave it out; it follows from modes"),
+    (finetune(length=512), "s: finetunes.ft.length: leave it out; it follows from data"),
+    (finetune(keep="best", validation=None), "s: finetunes.ft.validation: missing; keep best needs held-out text"),
+    (finetune() | {"finetunes": {}}, "s: runs[0].finetune: unknown fine-tuning of this study 'ft'"),
+]
 
-@pytest.mark.parametrize(("changes", "line"), SCHEMA + RULES)
+
+@pytest.mark.parametrize(("changes", "line"), SCHEMA + RULES + FINE_TUNING)
 def test_refused_with_one_clear_line(changes: dict[str, Any], line: str) -> None:
     lines = problems(changes)
     assert sum(line in found for found in lines) == 1, lines
@@ -185,6 +216,9 @@ def test_refused_with_one_clear_line(changes: dict[str, Any], line: str) -> None
         {"calibrations": {}, **run(method="magnitude")},
         {"runs": [], "calibrations": {}},
         calibration(length=8192),
+        finetune(modes=["unmerged", "masked_merge", "masked_training"], targets=["q_proj", "mlp.up_proj"], keep="best"),
+        finetune(recipe="dense_ft", modes="dense", validation=None),
+        finetune(recipe="llm-pruner"),
     ],
 )
 def test_not_refused(changes: dict[str, Any]) -> None:
