@@ -1,7 +1,8 @@
 """Text corpora: whatever the source has becomes `<split>.parquet` files with one column `text`, order kept."""
 
+import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,10 @@ from stages._readers import READERS
 from stages._sources import Source
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from pipelines.schema import DownloadRow
+    from pipelines.schema.values import Holdout
 
 ROWS_PER_GROUP = 1000
 
@@ -22,7 +26,9 @@ def make_corpus(row: "DownloadRow", source: Source, out: Path, scratch: Path) ->
 
     Readers: `mediawiki`, `text`, `paragraphs` (see `_readers.py`); `jsonl`, `parquet` (a row a row, its `column`); and
     `hub`, the default: a data set repository, by its config or by `splits`. Rows are kept as they are, empty ones too.
-    `holdout: k` moves every k-th row of `train` to a split `heldout`, `holdout: [a, b]` the rows a to b - 1.
+    With `columns` instead of `column`, a document is a JSON object of these columns, in one line.
+    `holdout: k` moves every k-th row of `train` to a split `heldout`, `holdout: [a, b]` the rows a to b - 1, and
+    `holdout: {count: n, seed: s}` the n rows that `train_test_split` of `datasets` draws; both splits keep the order of rows.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as cache:
@@ -48,23 +54,49 @@ def _read(row: "DownloadRow", source: Source, cache: Path) -> dict[str, Iterable
         data = load_files(source, _patterns(row), cache)
     else:
         raise UserError(f"unknown corpus reader {reader!r} (known: {', '.join(('hub', 'jsonl', 'parquet', *READERS))})")
-    column = row.column or "text"
+    columns = row.columns or [row.column or "text"]
     for split, rows in data.items():
-        if column not in rows.column_names:
-            raise UserError(f"{source.text} has no column {column!r} in {split}; it has {', '.join(rows.column_names)}")
-    return {str(split): rows[column] for split, rows in data.items()}
+        if missing := ", ".join(repr(column) for column in columns if column not in rows.column_names):
+            raise UserError(f"{source.text} has no column {missing} in {split}; it has {', '.join(rows.column_names)}")
+    if row.columns:
+        return {str(split): _objects(rows, columns, str(split)) for split, rows in data.items()}
+    return {str(split): rows[columns[0]] for split, rows in data.items()}
+
+
+def _objects(rows: "Dataset", columns: Sequence[str], split: str) -> Iterator[str]:
+    """Each row as a JSON object, its texts in the order of `columns`; anything but text is a `UserError`."""
+    for index, cells in enumerate(zip(*(rows[column] for column in columns), strict=True)):
+        texts = dict(zip(columns, cells, strict=True))
+        for column, text in texts.items():
+            if not isinstance(text, str):
+                raise UserError(f"row {index} of the split {split} has no text in {column!r}, but {text!r}")
+        yield json.dumps(texts, ensure_ascii=False)
 
 
 def _patterns(row: "DownloadRow") -> dict[str, list[str]]:
     return {split: [pattern] for split, pattern in (row.splits or {}).items()} or {"train": row.files or ["*"]}
 
 
-def _hold_out(rows: list[str | None], holdout: int | list[int]) -> dict[str, Iterable[str | None]]:
-    chosen = range(*holdout) if isinstance(holdout, list) else range(holdout - 1, len(rows), holdout)
+def _hold_out(rows: list[str | None], holdout: "Holdout") -> dict[str, Iterable[str | None]]:
+    chosen = _drawn(len(rows), **holdout) if isinstance(holdout, dict) else _regular(len(rows), holdout)
     if not chosen or chosen[-1] >= len(rows):
         raise UserError(f"holdout {holdout} does not fit a source of {len(rows)} rows")
-    train = [text for index, text in enumerate(rows) if index not in chosen]
+    held = set(chosen)
+    train = [text for index, text in enumerate(rows) if index not in held]
     return {"train": train, "heldout": [rows[index] for index in chosen]}
+
+
+def _regular(rows: int, holdout: int | list[int]) -> Sequence[int]:
+    return range(*holdout) if isinstance(holdout, list) else range(holdout - 1, rows, holdout)
+
+
+def _drawn(rows: int, count: int, seed: int) -> Sequence[int]:
+    """Numbers of the held-out rows, ascending; none if nothing would be left to train on."""
+    from datasets import Dataset
+
+    if count >= rows:
+        return []
+    return sorted(Dataset.from_dict({"row": range(rows)}).train_test_split(test_size=count, seed=seed)["test"]["row"])
 
 
 def write_split(path: Path, texts: Iterable[str | None]) -> None:

@@ -18,9 +18,9 @@ def corpus(source: str, **fields: Any) -> DownloadRow:
     return DownloadRow(kind="corpus", path="corpora/c", source=source, **fields)
 
 
-def texts(artifacts: Path, split: str = "train") -> list[str]:
-    """The rows of one split of the corpus that `corpus` describes."""
-    data = load_dataset("parquet", data_files=str(artifacts / f"corpora/c/{split}.parquet"), split="train")
+def texts(artifacts: Path, split: str = "train", name: str = "c") -> list[str]:
+    """The rows of one split of a corpus, of that which `corpus` describes unless named."""
+    data = load_dataset("parquet", data_files=str(artifacts / f"corpora/{name}/{split}.parquet"), split="train")
     assert isinstance(data, Dataset) and data.column_names == ["text"]
     return list(data["text"])
 

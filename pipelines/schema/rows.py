@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipelines.schema.values import (
     Bundle,
+    Columns,
     Device,
     Digests,
     Holdout,
@@ -43,11 +44,13 @@ class Fetched(Strict):
 
 
 class FetchedText(Fetched):
-    """A text. `config` is a configuration of a Hub data set; `holdout` moves documents of `train` to the split `heldout`:
-    every k-th, or those in [first, end]."""
+    """A text. `config` is a configuration of a Hub data set. A document is the text in `column`, or a JSON object of several
+    `columns`. `holdout` moves documents of `train` to the split `heldout`: every k-th, those in [first, end], or {count, seed}:
+    as many as are drawn at random."""
 
     config: str | None = None
     column: str | None = None
+    columns: Columns | None = None
     holdout: Holdout | None = None
 
 

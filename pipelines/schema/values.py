@@ -68,12 +68,23 @@ def _pattern(value: str) -> str:
 
 
 def _holdout(value: Any) -> Any:
+    if isinstance(value, dict):
+        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in value.values())
+        if whole and value.keys() == {"count", "seed"} and value["count"] > 0 and value["seed"] >= 0:
+            return value
+        raise ValueError("must have a count of at least 1 and a seed of at least 0, and nothing else")
     numbers = value if isinstance(value, list) else [value]
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
-        raise ValueError("must be a number k (every k-th document) or [first, end]")
+        raise ValueError("must be a number k (every k-th document), [first, end] or {count: ..., seed: ...}")
     if (len(numbers) == 1 and numbers[0] >= 2) or (len(numbers) == 2 and 0 <= numbers[0] < numbers[1]):
         return value
     raise ValueError("must be a number k of at least 2 (every k-th document) or [first, end] with first < end")
+
+
+def _columns(value: list[str]) -> list[str]:
+    if not value or len(set(value)) < len(value):
+        raise ValueError("must be a list of at least one column, each named once")
+    return value
 
 
 def _digests(value: Any) -> Any:
@@ -88,7 +99,8 @@ Source = Annotated[str, AfterValidator(_source)]
 Sparsity = Annotated[float, AfterValidator(_sparsity)]
 Table = Annotated[list[float | str], PlainValidator(_table)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
-Holdout = Annotated[int | list[int], PlainValidator(_holdout)]
+Holdout = Annotated[int | list[int] | dict[str, int], PlainValidator(_holdout)]
+Columns = Annotated[list[str], AfterValidator(_columns)]
 Digests = Annotated[str | dict[str, str], PlainValidator(_digests)]
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Device = Annotated[str, AfterValidator(_device)]
