@@ -42,7 +42,10 @@ Axis = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class Calibration(Strict):
-    """Which tokens the models are shown. `bundle` is what `dense` runs may read; left out, it follows from the runs."""
+    """Which tokens the models are shown. `bundle` is what `dense` runs may read; left out, it follows from the runs.
+
+    The sampler `alpaca` makes examples for fine-tunings out of a corpus with the columns instruction, input and output: its first
+    `samples` documents, or all if there are fewer, cut off after `length` tokens."""
 
     corpus: str
     split: str = "train"
@@ -76,8 +79,8 @@ TableOrRule = Annotated[
 
 class FineTune(Strict):
     """How the survivors of a run are trained: a recipe of `secateur.finetune` and options of it beside its name. `data` and
-    `validation` are calibrations of the study: `data` should be drawn by the sampler `packed`, `validation` is what the
-    perplexity is measured on before, during and after. Every one of `modes` becomes a subject of the evaluations."""
+    `validation` are calibrations of the study: `data` should be drawn by the sampler `packed` or `alpaca`, `validation` is what
+    the perplexity is measured on before, during and after. Every one of `modes` becomes a subject of the evaluations."""
 
     model_config = ConfigDict(extra="allow")
 

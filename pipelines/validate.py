@@ -7,7 +7,7 @@ were downloaded, that lie in a `file:` source, or whose facts the catalogue list
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipelines import validate_finetunes
+from pipelines import validate_examples, validate_finetunes
 from pipelines.grid import Candidate, candidates, parsed_options, sparsity_of
 from pipelines.needs import needs_of, rule_of
 from pipelines.study import TASKS, Catalogue, Choice, Study
@@ -36,9 +36,11 @@ def validate(name: str, study: Study, catalogue: Catalogue, configs: Mapping[str
         *_unknown("models", study.models, "model", catalogue.models),
         *(f"models: {model}: config.json: {line}" for model in study.models for line in unsound.get(model, [])),
         *_calibrations(study, catalogue, configs),
+        *validate_examples.calibrations(study, catalogue),
         *validate_finetunes.finetunes(study),
         *(line for candidate in candidates(study) for line in _run(candidate, study, configs)),
         *_perplexity(study, catalogue, configs),
+        *validate_examples.perplexity(study, catalogue),
         *_zeroshot(study, catalogue),
     ]
     return [f"{name}: {line}" for line in dict.fromkeys(lines)]
@@ -95,7 +97,7 @@ def _run(candidate: Candidate, study: Study, configs: Mapping[str, Config]) -> I
         *_unknown(f"{where}.method", [candidate.method.name], METHODS.kind, METHODS),
         *_unknown(f"{where}.refinement", [candidate.refinement.name], REFINEMENTS.kind, REFINEMENTS),
         *_unknown(f"{where}.update", [candidate.update.name], UPDATES.kind, UPDATES),
-        *validate_finetunes.of_run(candidate, study),
+        *validate_finetunes.of_run(candidate, study, configs.get(candidate.model)),
     ]
     if isinstance(candidate.allocation, Choice):
         names += _unknown(f"{where}.allocation", [candidate.allocation.name], ALLOCATIONS.kind, ALLOCATIONS)
@@ -110,6 +112,7 @@ def _run(candidate: Candidate, study: Study, configs: Mapping[str, Config]) -> I
     if not names:
         yield from _method(candidate)
         yield from _statistics(candidate, study)
+        yield from validate_examples.of_run(candidate, study)
 
 
 def _sparsity(candidate: Candidate) -> Iterator[str]:
@@ -211,7 +214,8 @@ def _zeroshot(study: Study, catalogue: Catalogue) -> Iterator[str]:
 
 
 # What stages/download.py can read, said here because studies do not import stages (a test compares the two).
-READERS = {"models": ("gguf",), "corpora": ("hub", "jsonl", "mediawiki", "paragraphs", "parquet", "text")}
+TABULAR = ("hub", "jsonl", "parquet")  # readers of rows with columns
+READERS = {"models": ("gguf",), "corpora": (*TABULAR, "mediawiki", "paragraphs", "text")}
 
 
 def validate_catalogue(catalogue: Catalogue) -> list[str]:
@@ -232,6 +236,10 @@ def validate_catalogue(catalogue: Catalogue) -> list[str]:
     for name, corpus in catalogue.corpora.items():
         if corpus.source.startswith("hf:") and not corpus.splits:
             lines.append(f"corpora.{name}.splits: missing; a data set of the Hub has to list its splits")
+        if corpus.columns and corpus.column:
+            lines.append(f"corpora.{name}.columns: {corpus.columns}: column {corpus.column!r} is given too; leave one out")
+        if corpus.columns and corpus.reader not in (None, *TABULAR):
+            lines.append(f"corpora.{name}.columns: reader {corpus.reader} has no columns; use {', '.join(TABULAR)}")
     for name, model in catalogue.models.items():
         if model.config:
             lines += [f"models.{name}.config: {line}" for line in _config(model.config)]

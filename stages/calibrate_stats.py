@@ -1,10 +1,9 @@
 """Calibration tokens and statistics of the dense model: `python -m stages calibrate-stats KEY` (KEY: a row of `stats`).
 
 Every `dense` run of a model reads the statistics written here; `site` and `block` runs read the tokens alone. The bundle
-`gradients` is not of what layers see but of what the model's loss asks of each weight.
+`gradients` is not of what layers see but of what the model's loss asks of each weight. Padded examples, which only fine-tunings
+read, have the bundle `tokens` alone, with their labels in the same file.
 """
-
-from functools import partial
 
 from pipelines.schema import Compute, StatsRow, parse
 from secateur.artifacts import identity
@@ -19,7 +18,7 @@ def run(key: str) -> None:
     import pandas
 
     from secateur import determinism
-    from secateur.calibration.text import sample
+    from secateur.calibration.text import sample_examples
     from secateur.models.tokenizer import load_tokenizer
     from secateur.statistics.collect import collect
     from secateur.statistics.gradients import collect_gradients
@@ -28,13 +27,12 @@ def run(key: str) -> None:
     model, corpus = ARTIFACTS / "models" / row.model, ARTIFACTS / "corpora" / row.corpus
     provenance = {"model": identity(model), "corpus": identity(corpus)}
     texts = pandas.read_parquet(corpus / f"{row.split}.parquet")["text"].tolist()
-    tokens = sample(texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler)
-    gather = collect_gradients if row.bundle == "gradients" else partial(collect, bundle=row.bundle)
-    gather(
-        model,
-        tokens,
-        out=ARTIFACTS / "stats" / key,
-        work=UNFINISHED / "stats" / key,
-        settings={**row.model_dump(), "provenance": provenance},
-        device=compute.device,
+    examples = sample_examples(
+        texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler
     )
+    out, work = ARTIFACTS / "stats" / key, UNFINISHED / "stats" / key
+    settings = {**row.model_dump(), "provenance": provenance}
+    if row.bundle == "gradients":
+        collect_gradients(model, examples.windows(), out, work=work, settings=settings, device=compute.device)
+    else:
+        collect(model, examples, row.bundle, out, work=work, settings=settings, device=compute.device)

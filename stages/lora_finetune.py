@@ -6,14 +6,11 @@ last checkpoint in artifacts/unfinished and ends with the same bytes.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.schema import Compute, FineTuneRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json, write_text
 from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def run(key: str) -> None:
@@ -22,6 +19,7 @@ def run(key: str) -> None:
     compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
 
     from secateur import determinism
+    from secateur.examples import Examples
     from secateur.finetune.recipes import recipe
     from secateur.finetune.train import finetune
 
@@ -38,11 +36,11 @@ def run(key: str) -> None:
     curve = finetune(
         model,
         pruned,
-        _tokens(ARTIFACTS / row.data),
+        Examples.read(_tokens_file(ARTIFACTS / row.data)),
         out,
         work=UNFINISHED / "adapters" / key,
         settings=settings,
-        held_out=_tokens(held_out) if held_out else None,
+        held_out=Examples.read(_tokens_file(held_out)) if held_out else None,
         provenance=provenance,
         device=compute.device,
     )
@@ -56,9 +54,3 @@ def run(key: str) -> None:
 
 def _tokens_file(folder: Path) -> Path:
     return folder / "tokens.safetensors"
-
-
-def _tokens(folder: Path) -> "Tensor":
-    from secateur.artifacts import read_tensors
-
-    return read_tensors(_tokens_file(folder))[0]["tokens"]

@@ -18,7 +18,7 @@ FORBIDDEN = {
 # What only evaluation may need beyond torch, transformers and safetensors (tqdm comes with transformers).
 LIBRARY = {"torch", "transformers", "safetensors", "tqdm", "secateur"}
 # Fine-tuning alone may ask for these, and only when it begins.
-FINETUNE = {"accelerate", "numpy", "peft"}
+FINETUNE = {"accelerate", "peft"}
 
 
 def imported(path: Path) -> set[str]:
@@ -54,8 +54,9 @@ def test_the_library_is_there_without_what_fine_tuning_needs() -> None:
         sys.modules["peft"] = sys.modules["accelerate"] = None
         from pathlib import Path
         import torch
-        from secateur import UserError, engine, export
-        from secateur.finetune import alpaca, data, held_out, load, merge, origin, recipes, targets, train
+        from secateur import UserError, engine, examples, export
+        from secateur.calibration import alpaca
+        from secateur.finetune import held_out, load, merge, origin, recipes, targets, train
         try:
             train.finetune(Path("m"), None, torch.ones(2, 4), Path("o"), work=Path("w"), settings=recipes.recipe("wanda"))
         except UserError as error:

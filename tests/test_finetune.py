@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 import secateur
 from secateur import Recipe, UserError
 from secateur.artifacts import check_folder, identity, read_json, read_tensors
-from secateur.finetune.data import IGNORED, Examples
+from secateur.examples import IGNORED, Examples
 from secateur.finetune.load import attach, check_export, finetuned
 from secateur.finetune.merge import unmerged
 from secateur.finetune.origin import Origin

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from secateur.artifacts import read_json, write_tensors
+from secateur.calibration.alpaca import alpaca, prompt
 from secateur.calibration.packing import pack, sample_packed
 from secateur.errors import UserError
-from secateur.finetune.alpaca import alpaca, prompt, split_rows
+from secateur.examples import IGNORED, Examples
 from secateur.finetune.checkpoints import last_whole, seal_checkpoint
-from secateur.finetune.data import IGNORED, Examples
 from secateur.finetune.merge import masked_merge, unmerged
 from secateur.finetune.origin import weights_digest
 from secateur.finetune.packages import need
@@ -137,7 +137,7 @@ def test_texts_are_packed_as_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pack(texts, numbers, 3)
     assert whole.tolist() == [[0, 11, 12], [13, 0, 21], [0, 31, 32], [0, 41, 42], [43, 44, 0]]  # 51 is left over
     assert whole.dtype == torch.int32
-    monkeypatch.setattr("secateur.finetune.data.MAP_BATCH", 2)  # groups of two: 0 11 12 13 0 21 | 0 31 32 0 41 42 43 44 | 0 51
+    monkeypatch.setattr("secateur.calibration.packing.MAP_BATCH", 2)  # of two: 0 11 12 13 0 21 | 0 31 32 0 41 42 43 44 | 0 51
     assert pack(texts, numbers, 4).tolist() == [[0, 11, 12, 13], [0, 31, 32, 0], [41, 42, 43, 44]]
     assert pack(texts, numbers, 4, blocks=2).tolist() == [[0, 11, 12, 13], [0, 31, 32, 0]]
     assert torch.equal(sample_packed(texts, numbers, 4, 2, seed=7), pack(texts, numbers, 4, 2))
@@ -216,14 +216,6 @@ def test_the_cutoff_takes_the_end_of_text_with_it(letters: Any) -> None:
     assert len(alpaca([*ROWS, {"instruction": "x" * 500, "output": "y"}], letters, cutoff=400)) == 2
     with pytest.raises(UserError, match="none of 2 examples has a token of its response within the first 20"):
         alpaca(ROWS, letters, cutoff=20)
-
-
-def test_the_split_is_that_of_datasets() -> None:
-    datasets = pytest.importorskip("datasets")
-    split = datasets.Dataset.from_dict({"row": list(range(50))}).train_test_split(test_size=7, shuffle=True, seed=42)
-    assert split_rows(50, 7) == (list(split["train"]["row"]), list(split["test"]["row"]))
-    with pytest.raises(UserError, match="validation 50: must be between 1 and 49"):
-        split_rows(50, 50)
 
 
 # -- examples ---------------------------------------------------------------------------------------------------------------

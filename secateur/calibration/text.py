@@ -6,6 +6,7 @@ Each pure `draw_*` works on token counts alone, so it can be tested without text
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from secateur.calibration import SAMPLERS
 from secateur.errors import UserError
+from secateur.examples import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,6 +108,16 @@ def sample_stream(texts: Sequence[str], encode: Encode, length: int, samples: in
     return torch.tensor(windows, dtype=torch.int32)
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """What turns a text into the tokens of a tokenizer, special tokens included."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer(text, verbose=False).input_ids
+
+
 def sample(
     texts: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
@@ -116,8 +128,11 @@ def sample(
     sampler: str = "documents",
 ) -> Tensor:
     """Calibration tokens, int32 [samples, length], drawn from `texts` as the published codes draw them."""
+    return sample_examples(texts, tokenizer, samples=samples, length=length, seed=seed, sampler=sampler).windows()
 
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, verbose=False).input_ids
 
-    return SAMPLERS.get(sampler)(texts, encode, length, samples, seed)
+def sample_examples(
+    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, samples: int, length: int, seed: int, sampler: str
+) -> Examples:
+    """What any sampler makes of `texts`, those too whose examples are padded, which `sample` refuses."""
+    return Examples.of(SAMPLERS.get(sampler)(texts, Encoder(tokenizer), length, samples, seed))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.evaluation.likelihood import hidden_nll, output_layer
-from secateur.finetune.data import IGNORED, Examples
+from secateur.examples import IGNORED, Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur import determinism
 from secateur.artifacts import seal_folder, write_json, write_tensors, write_text
 from secateur.errors import UserError
-from secateur.finetune.data import IGNORED, Examples
+from secateur.examples import IGNORED, Examples
 from secateur.finetune.files import ADAPTERS, CONFIG, CURVE, OUTCOME, SETTINGS
 from secateur.finetune.origin import Origin
 from secateur.finetune.packages import need
@@ -64,7 +64,7 @@ def finetune(
     need("peft", "accelerate")
     from secateur.finetune.trainer import FineTuner, training_arguments
 
-    examples, held_out = _as_examples(examples), None if held_out is None else _as_examples(held_out)
+    examples, held_out = Examples.of(examples), None if held_out is None else Examples.of(held_out)
     origin = Origin(model, pruned)
     paths = resolve_targets(settings.targets, origin.adapter)
     _check(origin, settings, examples, held_out)
@@ -100,10 +100,6 @@ def finetune(
         shutil.rmtree(work)
     arguments.distributed_state.wait_for_everyone()
     return curve
-
-
-def _as_examples(given: Examples | Tensor) -> Examples:
-    return given if isinstance(given, Examples) else Examples(given)
 
 
 def _check(origin: Origin, settings: FineTuning, examples: Examples, held_out: Examples | None) -> None:

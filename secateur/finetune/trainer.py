@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from secateur.errors import UserError
+from secateur.examples import Examples
 from secateur.finetune.checkpoints import KEPT, last_whole, seal_checkpoint
-from secateur.finetune.data import Examples
 from secateur.finetune.held_out import held_out_sums
 from secateur.finetune.packages import need
 from secateur.finetune.recipes import FineTuning

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from secateur.artifacts import write_tensors
+from secateur.examples import Examples
 from secateur.statistics.bundles import bundle_covers
 from secateur.statistics.store import StatisticsStore
 from secateur.walk import Walk
@@ -17,7 +17,7 @@ from secateur.walk import Walk
 @torch.no_grad()
 def collect(
     model: Path,
-    tokens: Tensor,
+    tokens: Tensor | Examples,
     bundle: str,
     out: Path,
     *,
@@ -28,11 +28,14 @@ def collect(
 ) -> None:
     """Statistics of every site of the checkpoint folder `model` → folder `out`, one file a block, and the tokens themselves.
 
-    `tokens` [sequences, length]; `work` is where finished blocks wait for a restart; `settings` is stored beside the result.
+    `tokens` [sequences, length]; for the bundle `tokens` they may be padded examples. `work` is where finished blocks wait for a
+    restart; `settings` is stored beside the result.
     """
-    walk = Walk(model, tokens, device, {"settings": settings, "bundle": bundle}, work)
-    write_tensors(work / "tokens.safetensors", {"tokens": tokens.to(torch.int32)})
-    if bundle_covers(bundle, "moments"):
+    observes, examples = bundle_covers(bundle, "moments"), Examples.of(tokens)
+    windows = examples.windows() if observes else examples.tokens
+    walk = Walk(model, windows, device, {"settings": settings, "bundle": bundle}, work)
+    examples.write(work / "tokens.safetensors")
+    if observes:
         store, hidden = StatisticsStore(work), walk.begin(bundle)
         for index in trange(hidden.position, len(walk.model), desc=f"calibrate {bundle}", unit="block", disable=not progress):
             with walk.model.block(index) as block:

@@ -1,12 +1,15 @@
 """Instruction examples in the Alpaca format (Taori et al., 2023), as LLM-Pruner trains on them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from secateur.calibration import PADDED
+from secateur.calibration.text import Encoder
 from secateur.errors import UserError
-from secateur.finetune.data import IGNORED, Examples
+from secateur.examples import IGNORED, Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +30,7 @@ Row = Mapping[str, str]
 
 def prompt(row: Row) -> str:
     """Everything in front of the response; `input` may be missing or empty."""
-    for field in ("instruction", "output"):
+    for field in PADDED["alpaca"]:
         if field not in row:
             raise UserError(f"an Alpaca row has no {field!r}, only {', '.join(row) or 'nothing'}")
     return (WITH_INPUT if row.get("input") else WITHOUT_INPUT).format(**row)
@@ -61,11 +64,7 @@ def alpaca(rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", cutoff: in
 def _encode(row: Row, tokenizer: "PreTrainedTokenizerBase", cutoff: int) -> tuple[list[int], int] | None:
     """Tokens, and how many of them are the prompt; None if no response is among them."""
     end: Any = tokenizer.eos_token_id  # one id; transformers' own types allow lists of anything
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, verbose=False).input_ids
-
-    question = prompt(row)
+    encode, question = Encoder(tokenizer), prompt(row)
     asked = encode(question)
     while asked and asked[-1] == end:  # of a tokenizer that ends every text with it
         asked.pop()
@@ -75,11 +74,18 @@ def _encode(row: Row, tokenizer: "PreTrainedTokenizerBase", cutoff: int) -> tupl
     return (tokens, len(asked)) if len(asked) < len(tokens) else None
 
 
-def split_rows(count: int, validation: int, seed: int = 42) -> tuple[list[int], list[int]]:
-    """(training, validation) row numbers out of `count`: the split that `datasets.Dataset.train_test_split` draws."""
-    import numpy
+def sample_alpaca(texts: Sequence[str], encode: Encoder, length: int, samples: int, seed: int) -> Examples:
+    """`alpaca` as a sampler: the first `samples` documents (all, if there are fewer), cut off after `length` tokens. A document
+    is a JSON object of texts, as a corpus with `columns` has them. Nothing is drawn, so `seed` decides nothing."""
+    return alpaca([_row(number, text) for number, text in enumerate(texts[:samples])], encode.tokenizer, cutoff=length)
 
-    if not 0 < validation < count:
-        raise UserError(f"validation {validation}: must be between 1 and {count - 1}, the corpus has {count} examples")
-    drawn = numpy.random.default_rng(seed).permutation(count).tolist()
-    return drawn[validation:], drawn[:validation]
+
+def _row(number: int, text: str) -> Row:
+    try:
+        row = json.loads(text)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
+        start = text if len(text) <= 40 else f"{text[:37]}..."
+        raise UserError(f"document {number}: {start!r}: must be a JSON object of texts, as a corpus with columns has them")
+    return row

@@ -1,4 +1,4 @@
-"""Examples to train on, as tensors, and packed blocks of plain text."""
+"""Examples to train on: tokens, which of them are to be predicted, and which are padding."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,6 +23,11 @@ class Examples:
     labels: Tensor | None = None
     present: Tensor | None = None
 
+    @classmethod
+    def of(cls, given: "Examples | Tensor") -> "Examples":
+        """Examples as they are; tokens [n, L] as examples of which everything is learnt."""
+        return given if isinstance(given, Examples) else cls(given)
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -30,6 +35,12 @@ class Examples:
     def length(self) -> int:
         """Tokens of an example, padding included."""
         return self.tokens.shape[1]
+
+    def windows(self) -> Tensor:
+        """The tokens [n, L], if they are plain windows of text; a `UserError` for examples with labels or padding."""
+        if self.labels is not None or self.present is not None:
+            raise UserError("padded examples are for fine-tuning alone: statistics and gradients are of windows of plain text")
+        return self.tokens
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """What the model's forward pass takes for some of the examples. Columns in which all of them are padded are left out,
