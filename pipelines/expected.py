@@ -44,6 +44,8 @@ def expected(tables: Tables, rules: Mapping[str, Mapping[str, str]]) -> dict[str
     known, found = facts(), {}
 
     def of(row: PerplexityRow | ZeroshotRow) -> list[Fact]:
+        if row.mode:  # the published rows were not fine-tuned
+            return []
         run = tables.runs.get(row.subject)
         planned = _Planned(row.model, run, tables.stats.get(run.source.removeprefix("stats/")) if run else None)
         names = published_names(row.model, download)

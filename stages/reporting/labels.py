@@ -69,7 +69,7 @@ def varying(rows: Sequence[Row]) -> list[str]:
     """
     runs = [row for row in rows if row.run]
     found = {name: {setting(row.setting(name)) for row in runs if shown(row, name)} for name in DISTINGUISHING[1:]}
-    for name in OPTIONS:  # none at all is a value like any other
+    for name in (*OPTIONS, "finetune"):  # none at all is a value like any other
         found[name] |= {shown(row, name) for row in runs}
     differ = [name for name, values in found.items() if len(values) > 1]
     return (["model"] if len({row.model for row in rows}) > 1 else []) + differ

@@ -100,6 +100,10 @@ def _facts(row: Row) -> list[tuple[str, list[tuple[str, str]]]]:
         for title, values in (("Run", settings.run), ("Calibration", settings.calibration)):
             facts.append((title, [(name, labels.setting(value) or labels.NOTHING) for name, value in (values or {}).items()]))
         facts += [("On disk", _sizes(row.run)), ("SHA-256 of what the run was made of", _hashes(row.run.provenance))]
+    if row.tuned:
+        steps = [("how", row.finetune), ("steps", f"{row.tuned.steps:,}"), ("kept step", labels.setting(row.tuned.kept_step))]
+        trained = [("trained parameters", f"{row.tuned.trained_parameters:,}")]
+        facts.append(("Fine-tuning", steps + trained + _hashes(row.tuned.provenance)))
     for column, result in row.ppl.items():
         measured = [
             ("perplexity", f"{result.perplexity:.6g}"),

@@ -27,6 +27,8 @@ def references(study: Study, params: Mapping[str, Any]) -> list[Reference]:
     known, download = facts(), params["download"]
     found = []
     for row in study.rows:
+        if row.tuned:  # the published rows were not fine-tuned
+            continue
         names = published_names(row.model, download)
         same = [fact for fact in known if fact["model"] in names and same_subject(fact, row, download)]
         for column, result in row.ppl.items():

@@ -174,6 +174,8 @@ class FineTuned(Result):
 
     finetune: str
     steps: int
+    kept_step: int | None
+    trained_parameters: int
     perplexity_before: float | None
     perplexity_after: float | None
     curve: list[CurvePoint]
