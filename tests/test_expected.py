@@ -31,3 +31,11 @@ def test_a_study_measured_in_another_way_expects_nothing() -> None:
 def test_what_d2prune_leaves_without_an_update_is_the_same_here_and_there() -> None:
     published = {fact["model"] for fact in facts() if fact["method"] == "D2Prune"}
     assert {model.lower(): NO_UPDATE.get(model, D2Prune().no_update) for model in published}.items() <= PRESETS.items()
+
+
+def test_a_fine_tuned_subject_expects_neither_the_value_of_its_run_nor_the_dense_one() -> None:
+    tables = select.tables_of(["wanda"])
+    (name, *_) = [name for name in expected(tables, MEANS) if name.startswith("eval-ppl@")]
+    key = name.partition("@")[2]
+    tables.ppl[key] = tables.ppl[key].model_copy(update={"mode": "unmerged"})
+    assert name not in expected(tables, MEANS)
