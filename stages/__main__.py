@@ -13,7 +13,9 @@ from stages._io import offline_and_silent, one_line_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 Key = Annotated[str, typer.Argument(help="a row of this stage's table in params.yaml")]
-Run = Annotated[str, typer.Argument(help="a run: a row of the table `runs` in params.yaml")]
+Finished = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="a run, or a fine-tuned run, as `report` in params.yaml names them")
+]
 
 
 @app.callback()
@@ -86,16 +88,16 @@ def readme() -> None:
 
 @app.command()
 @one_line_errors
-def export(run: Run, to: Annotated[Path, typer.Option(help="a folder that does not exist yet")]) -> None:
-    """Write a pruned run as a plain checkpoint that stock `from_pretrained` loads."""
-    import_module("stages.export").run(run, to)
+def export(subject: Finished, to: Annotated[Path, typer.Option(help="a folder that does not exist yet")]) -> None:
+    """Write a run, fine-tuned or not, as a plain checkpoint that stock `from_pretrained` loads."""
+    import_module("stages.export").run(subject, to)
 
 
 @app.command()
 @one_line_errors
-def verify(run: Run) -> None:
-    """Recompute checksums, sparsity and pattern of a pruned run from its files."""
-    import_module("stages.verify").run(run)
+def verify(subject: Finished) -> None:
+    """Recompute checksums, sparsity and pattern of a run, and the zeros of a fine-tuned one, from their files."""
+    import_module("stages.verify").run(subject)
 
 
 if __name__ == "__main__":

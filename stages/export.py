@@ -1,23 +1,20 @@
-"""A plain checkpoint of a run: `python -m stages export RUN --to DIR`."""
+"""A plain checkpoint of a run, fine-tuned or not: `python -m stages export SUBJECT --to DIR`."""
 
 from pathlib import Path
 
 import typer
 
-from pipelines.schema import RunRow, parse
-from secateur.artifacts import check_folder
 from secateur.errors import UserError
-from stages._io import ARTIFACTS, read_row
+from stages._finished import finished
 
 
-def run(key: str, to: Path) -> None:
-    """Assemble the run and write it to `to`."""
-    row = parse(RunRow, read_row("runs", key), f"params.yaml: runs.{key}")
-    pruned = ARTIFACTS / "pruned" / key
-    if wrong := check_folder(pruned):
-        raise UserError(f"{pruned}: {', '.join(wrong)} does not match its checksum; run `dvc repro prune@{key}` again")
+def run(subject: str, to: Path) -> None:
+    """Assemble the subject, merged if it was fine-tuned, and write it to `to`."""
+    found = finished(subject)
+    for problem in found.damage():
+        raise UserError(problem)
 
     from secateur.export import export
 
-    export(ARTIFACTS / "models" / row.model, pruned, to)
+    export(found.model, found.pruned, to, found.adapter, found.mode)
     typer.echo(f"{to}: load it with AutoModelForCausalLM.from_pretrained({str(to)!r})")

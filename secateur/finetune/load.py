@@ -67,7 +67,7 @@ def check_export(tuned: Path, mode: str) -> None:
     if mode == "unmerged" and _record(tuned)["origin"]["masks"]:
         raise UserError(
             f"merge mode 'unmerged' of {tuned} would fill the run's zeros, since W + (α/r)·B·A is dense: use masked_merge, "
-            "or fine-tune with train masked_lora"
+            "or train under the mask for masked_training"
         )
 
 
