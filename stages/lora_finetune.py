@@ -1,7 +1,7 @@
 """Train what a run left: `python -m stages lora-finetune KEY` (KEY: a row of `finetunes`).
 
-On several GPUs: `accelerate launch --num_processes N -m stages lora-finetune KEY`. A training that was killed continues from its
-last checkpoint in artifacts/unfinished and ends with the same bytes.
+On several GPUs: `accelerate launch --num_processes N --module stages lora-finetune KEY`. A training that was killed continues
+from its last checkpoint in artifacts/unfinished and ends with the same bytes. MLFLOW_TRACKING_URI names who watches it.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.schema import Compute, FineTuneRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json, write_text
 from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+from stages._live import live
 
 
 def run(key: str) -> None:
@@ -33,17 +34,21 @@ def run(key: str) -> None:
         "data": sha256(_tokens_file(ARTIFACTS / row.data)),
         "validation": sha256(_tokens_file(held_out)) if held_out else None,
     }
-    curve = finetune(
-        model,
-        pruned,
-        Examples.read(_tokens_file(ARTIFACTS / row.data)),
-        out,
-        work=UNFINISHED / "adapters" / key,
-        settings=settings,
-        held_out=Examples.read(_tokens_file(held_out)) if held_out else None,
-        provenance=provenance,
-        device=compute.device,
-    )
+    work, examples = UNFINISHED / "adapters" / key, Examples.read(_tokens_file(ARTIFACTS / row.data))
+    shown = settings.settings() | {"length": examples.length, "blocks": len(examples)} | row.model_dump(exclude={"options"})
+    decisive = {"settings": row.model_dump(), "provenance": provenance}
+    with live(f"lora-finetune@{key}", key, shown, decisive, resume=work.exists()):
+        curve = finetune(
+            model,
+            pruned,
+            examples,
+            out,
+            work=work,
+            settings=settings,
+            held_out=Examples.read(_tokens_file(held_out)) if held_out else None,
+            provenance=provenance,
+            device=compute.device,
+        )
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
         return
     outcome: dict[str, Any] = read_json(out / "outcome.json")

@@ -15,6 +15,7 @@ FORBIDDEN = {
     "stages": {"dvc", "prefect", "mlflow", "flows"},
     "pipelines": {"dvc", "prefect", "mlflow", "flows", "stages"},
 }
+LIVE = ROOT / "stages" / "_live.py"  # tells MLflow of a training while it runs
 # What only evaluation may need beyond torch, transformers and safetensors (tqdm comes with transformers).
 LIBRARY = {"torch", "transformers", "safetensors", "tqdm", "secateur"}
 # Fine-tuning alone may ask for these, and only when it begins.
@@ -37,7 +38,7 @@ def test_imports_point_down(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for file in files:
-        assert not imported(file) & FORBIDDEN[package], file
+        assert not imported(file) & (FORBIDDEN[package] - ({"mlflow"} if file == LIVE else set())), file
 
 
 def test_the_core_needs_three_packages() -> None:
