@@ -22,6 +22,7 @@ TABLES = {
     "calibrate-stats": "stats",
     "allocate": "allocations",
     "prune": "runs",
+    "lora-finetune": "finetunes",
     "eval-ppl": "ppl",
     "eval-zeroshot": "zeroshot",
 }
@@ -95,7 +96,21 @@ def test_stages_hang_together(repo: Repo) -> None:
         "download@corpus-wikitext2",
         "prune@smollm2--magnitude--50",
     }
-    read_by_report = {name for name in graph if name.startswith(("prune@", "eval-"))}
+    run, tuned = "smollm2--wiki--wanda--50--site", "smollm2--wiki--wanda--50--site--short"
+    assert graph[f"lora-finetune@{tuned}--masked-lora"] == {
+        "download@model-smollm2",
+        "calibrate-stats@smollm2--blocks--tokens",
+        "calibrate-stats@smollm2--unseen--tokens",
+        f"prune@{run}",
+    }
+    for mode, training in (("unmerged", "lora"), ("masked-merge", "lora"), ("masked-training", "masked-lora")):
+        assert graph[f"eval-ppl@{tuned}--{mode}--wikipedia-512-w8"] == {
+            "download@model-smollm2",
+            "download@corpus-wikipedia",
+            f"prune@{run}",
+            f"lora-finetune@{tuned}--{training}",
+        }
+    read_by_report = {name for name in graph if name.startswith(("prune@", "lora-finetune@", "eval-"))}
     assert graph["report"] == read_by_report
 
 
@@ -115,6 +130,7 @@ def test_stages_that_may_use_a_gpu_say_so() -> None:
         "calibrate-stats",
         "allocate",
         "prune",
+        "lora-finetune",
         "eval-ppl",
         "eval-zeroshot",
     ]
@@ -122,5 +138,5 @@ def test_stages_that_may_use_a_gpu_say_so() -> None:
 
 def test_the_report_has_folders_to_read_even_if_a_table_is_empty() -> None:
     folders = [path for path in body("report")["deps"] if path.startswith("results/")]
-    assert len(folders) == 3
+    assert len(folders) == 4
     assert all((ROOT / folder / ".gitkeep").is_file() for folder in folders)

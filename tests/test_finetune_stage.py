@@ -126,7 +126,9 @@ def test_the_same_row_gives_the_same_bytes(project: Path) -> None:
 def test_an_adapter_of_another_run_is_refused(project: Path) -> None:
     finetune()
     artifacts = project / "artifacts"
-    secateur.prune(artifacts / "models/tiny", secateur.Recipe("magnitude", sparsity=0.6), artifacts / "pruned/other", device="cpu")
+    secateur.prune(
+        artifacts / "models/tiny", secateur.Recipe("magnitude", sparsity=0.6), artifacts / "pruned/other", device="cpu"
+    )
     with pytest.raises(UserError, match=r"adapters/tuned was fine-tuned for another run than .*pruned/other"):
         load("masked_merge", source="pruned/other")
 
