@@ -63,13 +63,26 @@ def test_the_method_example_runs(tiny_model, tokens: Tensor, tmp_path: Path, mon
 def test_the_study_example_is_valid(tmp_path: Path) -> None:
     from pipelines import select
 
-    (example,) = blocks("yaml")
+    _, example = blocks("yaml")
     save_model_with_tokenizer(tmp_path / "checkpoint")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("w1 w2", encoding="utf-8")
     (tmp_path / "my-study.yaml").write_text(example.replace("/path/to", str(tmp_path)), encoding="utf-8")
     tables = select.tables_of([str(tmp_path / "my-study.yaml")])
     assert len(tables.runs) == 5 and tables.download["model-mine"].source == f"file:{tmp_path}/checkpoint"
+
+
+def test_the_fine_tuning_is_part_of_a_valid_study(tmp_path: Path) -> None:
+    from pipelines import select
+
+    part, _ = blocks("yaml")
+    calibration = "  wiki: {corpus: wikipedia, samples: 16, length: 512}\n"
+    whole = "title: t\nmodels: [smollm2]\n" + part.replace("calibrations:\n", f"calibrations:\n{calibration}")
+    (tmp_path / "part.yaml").write_text(whole, encoding="utf-8")
+    tables = select.tables_of([str(tmp_path / "part.yaml")])
+    assert [row.training for row in tables.finetunes.values()] == ["lora", "masked_lora"]
+    (study,) = tables.report.studies.values()
+    assert [found.mode for found in study.tuned.values()] == ["unmerged", "masked_merge", "masked_training"]
 
 
 def test_every_command_in_the_readme_exists() -> None:
