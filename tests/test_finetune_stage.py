@@ -118,7 +118,8 @@ def test_an_unmerged_adapter_fills_the_zeros_that_stay_in_its_run(project: Path)
 
 def test_the_same_row_gives_the_same_bytes(project: Path) -> None:
     files = ("artifacts/adapters/{}/adapter_model.safetensors", "results/loss/{}.csv")
-    finetune("a"), finetune("b")
+    finetune("a")
+    finetune("b")
     for file in files:
         assert (project / file.format("a")).read_bytes() == (project / file.format("b")).read_bytes()
 

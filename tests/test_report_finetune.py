@@ -81,7 +81,9 @@ def test_one_fine_tuned_row_alone_is_told_from_its_run(project: Path) -> None:
     study = params["report"]["studies"]["smoke"]
     for mode in ("masked-merge", "masked-training"):
         subject = f"{RUN}--short--{mode}"
-        study["subjects"].remove(subject), study["ppl"].remove(f"{subject}--wikipedia-512-w24"), study["tuned"].pop(subject)
+        study["subjects"].remove(subject)
+        study["ppl"].remove(f"{subject}--wikipedia-512-w24")
+        study["tuned"].pop(subject)
     found = study_of(project, params)
     assert "wanda 50 % · site · short, unmerged" in labels.labels(found.rows).values()
 
