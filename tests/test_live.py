@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from secateur.artifacts import identity, read_json
 from tests.finetune_project import RUN, STEPS, make_project, training_key
 
-mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 KEY = training_key("masked_lora")
