@@ -39,7 +39,7 @@ $(VENV)/ready: requirements.lock
 # Resolve pyproject.toml anew and write the lock. "+cpu" and the like are builds of one release; the lock names the release.
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH),torch==$(TORCH)) ".[pipeline,dev]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH),torch==$(TORCH)) ".[pipeline,s3,dev]"
 	{ echo "# The full environment, written by make lock; make run and make test install exactly this."; \
 	  $(VENV)/bin/python -m pip freeze --exclude secateur | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
 

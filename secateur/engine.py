@@ -40,13 +40,15 @@ def prune(
     device: str = "auto",
     memory: int = 2 << 30,
     progress: bool = True,
+    on_block: Callable[[int, int, Results], None] | None = None,
 ) -> None:
     """Prune every block of the checkpoint folder `model` → folder `out` with masks and, where they changed, values.
 
     `tokens` [sequences, length] feed the propagations `block` and `site`; `statistics` is the calibration folder of `dense`
     (neither for a method that needs no data); `gradients` is the folder of `collect_gradients`, for a method that reads them.
     `memory`, in bytes, decides whether `site` runs the batch at once or recomputes the block up to each site: the result is
-    the same. `work` is where finished blocks wait for a restart.
+    the same. `work` is where finished blocks wait for a restart. `on_block` is told of every block once it is safe there: its
+    index, how many there are, and its linears.
     """
     solve = Solver(recipe)
     fit = solve.update if isinstance(solve.update, BlockUpdate) else None
@@ -83,6 +85,8 @@ def prune(
             store.write(index, results)
         if hidden is not None:
             hidden.advance(walk.checkpoint)
+        if on_block:
+            on_block(index, len(walk.model), results)
     walk.finish(out, settings)
 
 

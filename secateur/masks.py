@@ -44,6 +44,12 @@ class PrunedLinear:
         weight.masked_fill_(mask, 0)
 
 
+def masked_share(linears: Mapping[str, PrunedLinear]) -> float:
+    """The share of all entries of some linears that are pruned; 0 of none."""
+    total = sum(linear.mask.numel() for linear in linears.values())
+    return sum(int(linear.mask.sum()) for linear in linears.values()) / max(1, total)
+
+
 class PrunedStore:
     """The folder `artifacts/pruned/<run>/`: `masks/block_*.safetensors` and, if weights changed, `values/block_*.safetensors`."""
 

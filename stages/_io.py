@@ -56,12 +56,19 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+# The one place that silences every dependency: DVC, the Hub's libraries, MLflow, Prefect (client, server), and whoever heeds
+# the common sign.
+SILENT = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
 def offline_and_silent() -> None:
     """No telemetry from any dependency, and no look-ups that a stage did not ask for. Call before importing them."""
-    for name, value in {
-        "DVC_NO_ANALYTICS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
+    for name, value in SILENT.items():
         os.environ.setdefault(name, value)

@@ -1,14 +1,15 @@
-"""A training that is watched live in MLflow: only where MLFLOW_TRACKING_URI names a server or a database, and only numbers.
+"""A long stage that is watched live in MLflow: only where MLFLOW_TRACKING_URI names a server or a database, and only numbers.
 
-The Trainer's own callback sends loss, learning rate and held-out perplexity to whatever run is active. This makes one active:
-named after the row, with a tag `dvc.key` by which whoever reads dvc.lock finds it. A training that was killed goes on in its run.
+A run is made active, named after the row, with a tag `dvc.key` by which whoever reads dvc.lock finds it. The Trainer's own
+callback sends loss, learning rate and held-out perplexity to it; other stages send what they count by `Tell`. Work that was
+killed goes on in its run.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +17,10 @@ import typer
 
 from secateur.errors import UserError
 
-# No telemetry, no copies of checkpoints, none of the Trainer's hundred arguments; and a server that does not answer is
-# given up within a minute.
-FIXED = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_MLFLOW_LOG_ARTIFACTS": "FALSE", "MLFLOW_MAX_LOG_PARAMS": "0"}
+Tell = Callable[[Mapping[str, float], int], None]  # numbers, and the step they belong to
+# No copies of checkpoints, none of the Trainer's hundred arguments; and a server that does not answer is given up within a
+# minute.
+FIXED = {"HF_MLFLOW_LOG_ARTIFACTS": "FALSE", "MLFLOW_MAX_LOG_PARAMS": "0"}
 DEFAULT = {
     "MLFLOW_EXPERIMENT_NAME": "secateur",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -27,16 +29,16 @@ DEFAULT = {
 
 
 @contextmanager
-def live(dvc_key: str, name: str, settings: Mapping[str, Any], identity: Mapping[str, Any], resume: bool) -> Iterator[None]:
+def live(dvc_key: str, name: str, settings: Mapping[str, Any], identity: Mapping[str, Any], resume: bool) -> Iterator[Tell]:
     """While this is open, an MLflow run of the row is active in this process, if it is the first of its training.
 
     `identity`: JSON values that decide the numbers; with `resume`, the newest run of the row that has the same goes on.
-    Raises a `UserError` before anything is trained if MLflow is not installed or does not answer. Once training has begun,
-    nothing that happens to the server ends it.
+    Raises a `UserError` before any work is done if MLflow is not installed or does not answer. Once it has begun, nothing that
+    happens to the server ends it. Where nobody watches, what is told goes nowhere.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if not address or os.environ.get("RANK", "0") != "0":
-        yield
+        yield lambda numbers, step: None
         return
     from secateur.determinism import fingerprint
     from secateur.finetune.packages import need
@@ -65,9 +67,20 @@ def live(dvc_key: str, name: str, settings: Mapping[str, Any], identity: Mapping
     except failures as error:
         why = f"MLFLOW_TRACKING_URI {address} cannot be used ({_first_line(error)}): start the server, or unset the variable"
         raise UserError(re.sub("//[^/@]*@", "//", why)) from None  # without a password
-    status = "FAILED"
+    status, lost = "FAILED", False
+
+    def tell(numbers: Mapping[str, float], step: int) -> None:
+        nonlocal lost
+        if lost:
+            return
+        try:
+            mlflow.log_metrics(dict(numbers), step=step)
+        except failures as error:
+            lost = True  # its time-outs would cost more than the work
+            typer.echo(f"note: MLflow is told no more of {name}: {_first_line(error)}", err=True)
+
     try:
-        yield
+        yield tell
         status = "FINISHED"
     finally:
         try:

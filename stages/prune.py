@@ -1,7 +1,7 @@
 """Prune one model: `python -m stages prune KEY` (KEY: a row of `runs`).
 
 Finished blocks wait in artifacts/unfinished until the last one is done; a run that was killed continues after them and ends
-with the same bytes.
+with the same bytes. MLFLOW_TRACKING_URI names who watches it block by block.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pipelines.schema import PRUNER, Compute, RunRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json
 from stages._allocation import allocation_of
 from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+from stages._live import live
 
 
 def run(key: str) -> None:
@@ -20,6 +21,7 @@ def run(key: str) -> None:
 
     from secateur import Recipe, determinism, engine
     from secateur.artifacts import read_tensors
+    from secateur.masks import masked_share
     from secateur.methods import METHODS
     from secateur.sparsity import measure
 
@@ -49,17 +51,23 @@ def run(key: str) -> None:
         "allocation": sha256(Path(row.shares)) if row.shares != PRUNER else None,
         "file": sha256(Path(row.watch)) if row.watch != PRUNER else None,
     }
-    engine.prune(
-        model,
-        recipe,
-        out,
-        work=UNFINISHED / "pruned" / key,
-        settings={**settings, "provenance": provenance},
-        tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
-        statistics=calibration,
-        gradients=gradients,
-        device=compute.device,
-    )
+    work, decisive = UNFINISHED / "pruned" / key, {**settings, "provenance": provenance}
+    shown = row.model_dump(include={"model", "calibration", "method", "sparsity", "pattern", "propagation", "allocation"})
+    with live(f"prune@{key}", key, shown, decisive, resume=work.exists()) as tell:
+        engine.prune(
+            model,
+            recipe,
+            out,
+            work=work,
+            settings=decisive,
+            tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
+            statistics=calibration,
+            gradients=gradients,
+            device=compute.device,
+            on_block=lambda index, blocks, linears: tell(
+                {"progress": (index + 1) / blocks, "block_sparsity": masked_share(linears)}, index
+            ),
+        )
     report = measure(out, model) | {
         "run": key,
         "method": row.method,

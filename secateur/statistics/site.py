@@ -88,7 +88,8 @@ class SiteAccumulator:
         self.outputs = {path: NormAccumulator(len(weight), device) for path, (weight, _) in self.linears.items()}
 
     def update(self, inputs: Tensor) -> None:
-        """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] is cut into sequences of `length`."""
+        """Add a batch [sequences, tokens, width]; a 2-D input [tokens, width] is cut into sequences of `length`; without
+        one it is taken for a single sequence."""
         batch = inputs.unflatten(0, (-1, self.length or len(inputs))) if inputs.dim() == 2 else inputs
         for piece in batch.split(sequences_per_piece(batch.shape[1])):
             self._add(piece.shape[0], piece.reshape(-1, piece.shape[-1]).float())
