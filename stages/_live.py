@@ -41,10 +41,10 @@ def live(dvc_key: str, name: str, settings: Mapping[str, Any], identity: Mapping
         yield lambda numbers, step: None
         return
     from secateur.determinism import fingerprint
-    from secateur.finetune.packages import need
+    from secateur.packages import need
     from secateur.walk import code_digest
 
-    need("mlflow")
+    need("watching a stage in MLflow", "mlflow")
     os.environ.update(FIXED)
     for variable, value in DEFAULT.items():
         os.environ.setdefault(variable, value)

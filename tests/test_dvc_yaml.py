@@ -72,13 +72,13 @@ def name_of(stage: Stage) -> str:
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     folder = tmp_path_factory.mktemp("dvc")
     shutil.copy(ROOT / "dvc.yaml", folder)
-    studies = ["smoke", "mirror-check"]
+    studies = ["smoke", "smoke-wide", "mirror-check"]
     (folder / "params.yaml").write_text(select.render(select.tables_of(studies)), encoding="utf-8")
     return Repo.init(str(folder), no_scm=True)
 
 
 def test_every_row_is_a_stage(repo: Repo) -> None:
-    tables = select.tables_of(["smoke", "mirror-check"])
+    tables = select.tables_of(["smoke", "smoke-wide", "mirror-check"])
     wanted = {f"{stage}@{key}" for stage, table in TABLES.items() for key in getattr(tables, table)}
     assert {name_of(stage) for stage in repo.index.stages} == wanted | {"report"}
     assert {name for name in GRAPH["stages"] if "foreach" in GRAPH["stages"][name]} == set(TABLES)
@@ -96,19 +96,19 @@ def test_stages_hang_together(repo: Repo) -> None:
         "download@corpus-wikitext2",
         "prune@smollm2--magnitude--50",
     }
-    run, tuned = "smollm2--wiki--wanda--50--site", "smollm2--wiki--wanda--50--site--short"
-    assert graph[f"lora-finetune@{tuned}--masked-lora"] == {
+    run = "smollm2--wiki--wanda--50--site"
+    assert graph[f"lora-finetune@{run}--masked--masked-lora"] == {
         "download@model-smollm2",
         "calibrate-stats@smollm2--blocks--tokens",
         "calibrate-stats@smollm2--unseen--tokens",
         f"prune@{run}",
     }
-    for mode, training in (("unmerged", "lora"), ("masked-merge", "lora"), ("masked-training", "masked-lora")):
-        assert graph[f"eval-ppl@{tuned}--{mode}--wikipedia-512-w8"] == {
+    for mode, training in (("unmerged", "short--lora"), ("masked-merge", "short--lora")):
+        assert graph[f"eval-ppl@{run}--short--{mode}--wikipedia-512-w8"] == {
             "download@model-smollm2",
             "download@corpus-wikipedia",
             f"prune@{run}",
-            f"lora-finetune@{tuned}--{training}",
+            f"lora-finetune@{run}--{training}",
         }
     read_by_report = {name for name in graph if name.startswith(("prune@", "lora-finetune@", "eval-"))}
     assert graph["report"] == read_by_report

@@ -16,11 +16,11 @@ from secateur.examples import IGNORED, Examples
 from secateur.finetune.checkpoints import last_whole, seal_checkpoint
 from secateur.finetune.merge import masked_merge, unmerged
 from secateur.finetune.origin import weights_digest
-from secateur.finetune.packages import need
 from secateur.finetune.recipes import RECIPES, TRAININGS, FineTuning, recipe
 from secateur.finetune.targets import resolve_targets
 from secateur.models.adapters import FAMILIES as SUPPORTED
 from secateur.models.adapters import adapter_for
+from secateur.packages import need
 from tests.conftest import FAMILIES, VOCABULARY
 
 TinyModel = Callable[[str], Path]
@@ -124,9 +124,9 @@ def test_an_unknown_recipe() -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    need("torch")
+    need("fine-tuning", "torch")
     with pytest.raises(UserError, match=r"needs peft_of_tomorrow: pip install peft_of_tomorrow$"):
-        need("torch", "peft_of_tomorrow")
+        need("fine-tuning", "torch", "peft_of_tomorrow")
 
 
 # -- packed blocks ----------------------------------------------------------------------------------------------------------

@@ -79,9 +79,9 @@ def _record(tuned: Path) -> dict[str, Any]:
 
 
 def _beside(whole: "PreTrainedModel", origin: Origin, settings: FineTuning, tensors: dict[str, Tensor]) -> "PreTrainedModel":
-    from secateur.finetune.packages import need
+    from secateur.packages import need
 
-    need("peft")
+    need("fine-tuning", "peft")
     from peft import set_peft_model_state_dict
 
     from secateur.finetune.masked import add_adapters

@@ -16,11 +16,11 @@ from secateur.errors import UserError
 from secateur.examples import IGNORED, Examples
 from secateur.finetune.files import ADAPTERS, CONFIG, CURVE, OUTCOME, SETTINGS
 from secateur.finetune.origin import Origin
-from secateur.finetune.packages import need
 from secateur.finetune.recipes import FineTuning
 from secateur.finetune.targets import resolve_targets
 from secateur.masks import PrunedStore
 from secateur.models.load import assemble
+from secateur.packages import need
 from secateur.walk import code_digest, continue_or_start
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def finetune(
 
     Under `accelerate launch` every process calls this with the same arguments, and the first one writes.
     """
-    need("peft", "accelerate")
+    need("fine-tuning", "peft", "accelerate")
     from secateur.finetune.trainer import FineTuner, training_arguments
 
     examples, held_out = Examples.of(examples), None if held_out is None else Examples.of(held_out)

@@ -15,8 +15,8 @@ from secateur.errors import UserError
 from secateur.examples import Examples
 from secateur.finetune.checkpoints import KEPT, last_whole, seal_checkpoint
 from secateur.finetune.held_out import held_out_sums
-from secateur.finetune.packages import need
 from secateur.finetune.recipes import FineTuning
+from secateur.packages import need
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,7 +29,7 @@ def training_arguments(settings: FineTuning, folder: Path, cuda: bool, held_out:
     MLFLOW_TRACKING_URI is set.
     """
     report_to = ["mlflow"] if os.environ.get("MLFLOW_TRACKING_URI") else []
-    need(*report_to)
+    need("reporting a training", *report_to)
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.micro_batch,
