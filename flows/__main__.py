@@ -11,10 +11,12 @@ python -m flows server                  # Prefect and MLflow on this machine, fo
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.errors import UserError
 from stages._io import offline_and_silent, one_line_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -24,6 +26,52 @@ Study = Annotated[str, typer.Argument(help="a study in use, as `report` in param
 @app.callback()
 def before_any_command() -> None:
     offline_and_silent()
+
+
+@app.command()
+@one_line_errors
+def server(
+    port: Annotated[int, typer.Option(help="of Prefect; another one also goes into PREFECT_API_URL")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="of MLflow")] = 5000,
+) -> None:
+    """Start Prefect's and MLflow's servers in the background, on 127.0.0.1, with the deployments of prefect.yaml."""
+    import_module("flows.local").start(port, mlflow_port)
+
+
+@app.command()
+@one_line_errors
+def stop() -> None:
+    """End the servers that `server` started in this folder."""
+    import_module("flows.local").stop()
+
+
+@app.command()
+@one_line_errors
+def deploy() -> None:
+    """Send the pools and deployments of prefect.yaml to the server of PREFECT_API_URL."""
+    typer.echo("\n".join(import_module("flows.deploy").deploy()))
+
+
+@app.command()
+@one_line_errors
+def worker(
+    pool: Annotated[str, typer.Option(help="gpu-process runs stages, coordinate the flows that fan out")] = "gpu-process",
+    limit: Annotated[int | None, typer.Option(min=1, help="runs at once; left out, one a GPU")] = None,
+) -> None:
+    """Run what the server has for this machine, in this clone, until it is interrupted."""
+    import_module("flows.local").work(pool, limit)
+
+
+@app.command()
+@one_line_errors
+def reproduce(
+    targets: Annotated[list[str] | None, typer.Argument(help="stages (prune@KEY) or tables (prune); left out, all")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="use this study; repeat for more; left out, those in use")] = None,
+    force: Annotated[bool, typer.Option("--force", help="run stages again that are up to date")] = False,
+    fan_out: Annotated[bool, typer.Option("--fan-out", help="on every worker, through the DVC remote")] = False,
+) -> None:
+    """What `dvc repro` does, with independent stages in parallel, in this terminal."""
+    import_module("flows.local").run(targets or [], study, force, fan_out)
 
 
 @app.command()
@@ -38,6 +86,24 @@ def track() -> None:
 def compare(study: Study) -> None:
     """Print the subjects of a study side by side, as MLflow has them."""
     import_module("flows.compare").run(study)
+
+
+@app.command()
+@one_line_errors
+def check(
+    target: Annotated[list[str] | None, typer.Option(help="a stage, with all that it needs; repeat for more")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="leave the clone, and say where it is")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="after a full run: take its state over into the project")] = False,
+    table: Annotated[Path | None, typer.Option(help="a file that gets the table of differences as Markdown")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="run nothing: only see that dvc.lock belongs to what lies here")] = False,
+) -> None:
+    """Make everything again in a clean clone of the last commit, and compare it with the committed dvc.lock."""
+    if fast:
+        if target or keep or accept or table:
+            raise UserError("--fast runs nothing: it goes with no other option")
+        import_module("flows.check").fast()
+    else:
+        import_module("flows.check").run(target or [], keep=keep, bless=accept, report=table)
 
 
 if __name__ == "__main__":
