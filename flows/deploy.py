@@ -1,0 +1,73 @@
+"""What the servers must know before a worker can work: pools, deployments, and what to do with a run that fell silent."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events import EventTrigger, Posture, ResourceSpecification
+from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import get_current_settings
+from prefect.workers.process import ProcessWorker
+
+from secateur.errors import UserError
+
+POOLS = ("gpu-process", "coordinate")
+SILENCE = "crash runs that fell silent"
+
+
+def deploy() -> list[str]:
+    """Make the process pools, the deployments of prefect.yaml that use them, and the rule for silent runs; again and again
+    gives the same. Returns the names of the deployments."""
+    with get_client(sync_client=True) as client:
+        for pool in POOLS:
+            template = ProcessWorker.get_default_base_job_template()
+            with suppress(ObjectAlreadyExists):
+                client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+    names = deployments()
+    chosen = [word for name in names for word in ("--name", name)]
+    done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", *chosen], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"prefect deploy failed: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
+    _crash_silent_runs()
+    return names
+
+
+def deployments() -> list[str]:
+    """Names in prefect.yaml of what runs on the process pools; those of Docker and Kubernetes wait for their pools."""
+    listed = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    return list(dict.fromkeys(entry["name"] for entry in listed if entry["work_pool"]["name"] in POOLS))
+
+
+def _crash_silent_runs() -> None:
+    """A worker that was killed cannot say so: a run without three heartbeats in a row is crashed, so that its coordinator
+    sends it to another worker."""
+    heartbeat = get_current_settings().flows.heartbeat_frequency or 30
+    rule = Automation(
+        name=SILENCE,
+        description="A flow run that sends no heartbeat any more belongs to a worker that is gone.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={f"prefect.flow-run.{event}" for event in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=3 * heartbeat),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat any more: its worker is gone")],
+    )
+    with get_client(sync_client=True) as client:
+        known = client.read_automations_by_name(SILENCE)
+    if known:
+        rule.id = known[0].id
+        rule.update()
+    else:
+        rule.create()

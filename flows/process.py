@@ -1,0 +1,119 @@
+"""DVC commands as child processes that end with this one, and what their ends mean."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+PROGRESS = re.compile(r"(\d{1,3})%\|")  # of a tqdm bar
+LAST_LINES = 15
+BUSY = ("is busy", "Unable to acquire lock", "already locked")
+SIGNALLED = re.compile(r"exited with (-\d+|1[3-9]\d|2[0-4]\d)\b")  # -9, or a shell's 128 + signal
+
+
+class StageFailed(Exception):
+    """The command ended by itself with an error: doing it again would end the same way."""
+
+
+class Busy(Exception):
+    """Another process reads or writes the same files: worth another try until it is done."""
+
+
+class Interrupted(Exception):
+    """Something from outside ended the command (out of memory, a preempted machine): worth another try or two."""
+
+
+class Children:
+    """Commands of this process that are running. `end` ends them all, and none can be started after it."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        command: Iterable[str],
+        cwd: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        line: Callable[[str], None] = lambda text: None,
+        progress: Callable[[int], None] = lambda percent: None,
+    ) -> tuple[int, list[str]]:
+        """Exit code and last lines of a command; every line is passed on as it comes, bars of tqdm as percentages."""
+        with self._lock:
+            if self._ended:
+                raise Interrupted("this run is being ended")
+            child = subprocess.Popen(
+                [sys.executable, "-m", "flows.lifeline", *command],
+                cwd=cwd,
+                env={**os.environ, **(environment or {}), "PYTHONPATH": _import_path(cwd)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            self._running.add(child)
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        try:
+            for text in _lines(child):
+                if found := PROGRESS.search(text):
+                    progress(int(found[1]))
+                else:
+                    last.append(text)
+                    line(text)
+            return child.wait(), list(last)
+        finally:
+            with self._lock:
+                self._running.discard(child)
+            _let_go(child)
+            child.wait()
+
+    def end(self) -> None:
+        """End every running command and whatever it started."""
+        with self._lock:
+            self._ended = True
+            for child in self._running:
+                _let_go(child)
+
+
+def dvc(children: Children, arguments: Iterable[str], cwd: Path, **watching: object) -> None:
+    """`dvc ARGUMENTS` in the project `cwd`, waiting for DVC's lock; ends in one of this module's exceptions if it fails."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    code, last = children.run(command, cwd, **watching)  # pyright: ignore[reportArgumentType]
+    if code:
+        raise meaning(f"dvc {' '.join(arguments)}", code, last)
+
+
+def meaning(what: str, code: int, last: list[str]) -> Exception:
+    """The exception that stands for an exit code and the last lines before it."""
+    text = "\n".join(last)
+    if any(sign in text for sign in BUSY):
+        return Busy(f"{what}: waits for another process:\n{text}")
+    if (code > 128 and code != 255) or SIGNALLED.search(text):  # 255 is what DVC itself ends with
+        return Interrupted(f"{what}: was ended from outside (exit code {code}); its last lines:\n{text}")
+    return StageFailed(f"{what}: exit code {code}; its last lines:\n{text}")
+
+
+def _import_path(project: Path) -> str:
+    """The project's own packages first: several clones may share an environment."""
+    return os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")]))
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin:
+        child.stdin.close()
+
+
+def _lines(child: subprocess.Popen[bytes]) -> Iterable[str]:
+    """Lines as soon as they are whole; a bar's carriage return ends one as well."""
+    assert child.stdout
+    rest = b""
+    while chunk := os.read(child.stdout.fileno(), 1 << 16):
+        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
+        yield from (text for raw in whole if (text := raw.decode(errors="replace").rstrip()))
+    if rest.strip():
+        yield rest.decode(errors="replace").rstrip()

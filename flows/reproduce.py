@@ -1,0 +1,80 @@
+"""The graph of dvc.yaml on workers: a task for each stage, in parallel where nothing stands between them.
+
+Each stage runs as `dvc repro --single-item` in a process of its own, so DVC decides what is up to date and writes dvc.lock as
+it would in a serial run. A stage that fails stops only what needs it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import publish
+from flows.fanout import Fleet
+from flows.graph import Stage, read_graph
+from flows.process import Children, dvc
+from flows.project import choose, project
+from flows.single import PATIENT, reproduce_here
+from secateur.errors import UserError
+
+
+@task(name="stage", task_run_name="{stage.name}", **PATIENT)
+def run_stage(stage: Stage, root: Path, force: bool, children: Children, fleet: Fleet | None) -> None:
+    """One stage, here or on a worker of the pool; its lines are the task's log, its progress an artifact."""
+    log = get_run_logger().info
+    if fleet is None:
+        reproduce_here(children, stage, root, force)
+    elif stage.gpu:
+        fleet.run(stage.name, force)
+        dvc(children, ["repro", "--single-item", "--pull", stage.name], root, line=log)  # from the run-cache
+    else:
+        reproduce_here(children, stage, root, force)
+        dvc(children, ["push", "--run-cache", stage.name], root, line=log)
+
+
+@flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=1000), validate_parameters=True)  # pyright: ignore[reportArgumentType]
+def reproduce(
+    studies: list[str] | None = None, targets: list[str] | None = None, force: bool = False, fan_out: bool = False
+) -> State:
+    """Bring the studies up to date: what `dvc repro` does, on workers.
+
+    Args:
+        studies: names below pipelines/; left out, those that params.yaml holds.
+        targets: stages (`prune@KEY`) or tables (`prune`) with what they need; left out, all.
+        force: run stages again that are up to date.
+        fan_out: send the stages that use a GPU to every worker of the pool, through the DVC remote; otherwise all run here.
+    """
+    root = project()
+    try:
+        choose(studies)
+        stages = read_graph(root, targets or ())
+        fleet = Fleet.of(root, studies) if fan_out else None
+    except UserError as error:
+        return Failed(message=str(error))
+    children = Children()
+    futures: dict[str, PrefectFuture[Any]] = {}
+    try:
+        for name, stage in stages.items():
+            run = run_stage.with_options(tags=["gpu"] if stage.gpu else [])
+            before = [futures[need] for need in stage.needs]
+            futures[name] = run.submit(stage, root, force, children, fleet, wait_for=before)
+        wait(list(futures.values()))
+    finally:  # a cancelled run leaves no stage behind, here or elsewhere
+        children.end()
+        if fleet:
+            fleet.end()
+    publish(root)
+    return _verdict({name: future.state for name, future in futures.items()})
+
+
+def _verdict(states: dict[str, State]) -> State:
+    failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]
+    left = [name for name, state in states.items() if not state.is_final()]
+    if not failed and not left:
+        return Completed(message=f"{len(states)} stages are up to date")
+    waiting = f"; not run, because they need them: {', '.join(left)}" if left else ""
+    return Failed(message=f"{len(failed)} of {len(states)} stages failed: {', '.join(failed)}{waiting}")
