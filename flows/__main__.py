@@ -90,6 +90,23 @@ def compare(study: Study) -> None:
 
 @app.command()
 @one_line_errors
+def register(
+    study: Study,
+    rule: Annotated[str, typer.Option(help="lowest-perplexity, highest-accuracy or smallest")] = "lowest-perplexity",
+    sparsity_at_least: Annotated[float | None, typer.Option(min=0, max=1, help="a fraction, as the study asks for it")] = None,
+    perplexity_at_most: Annotated[float | None, typer.Option(help="on the corpus")] = None,
+    pattern: Annotated[str, typer.Option(help="unstructured, 2:4, ...")] = "",
+    corpus: Annotated[str, typer.Option(help="whose perplexity counts, if there are several")] = "",
+    model: Annotated[str, typer.Option(help="whose runs count, if there are several")] = "",
+    mean: Annotated[str, typer.Option(help="which mean of accuracies counts")] = "wanda",
+) -> None:
+    """Make the best run of a study, by a named rule, a version of the registered model secateur-STUDY."""
+    wanted = import_module("flows.tracking.rules").Wanted(sparsity_at_least, perplexity_at_most, pattern, corpus, model, mean)
+    import_module("flows.register").run(study, rule, wanted)
+
+
+@app.command()
+@one_line_errors
 def check(
     target: Annotated[list[str] | None, typer.Option(help="a stage, with all that it needs; repeat for more")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="leave the clone, and say where it is")] = False,

@@ -1,0 +1,44 @@
+"""The commit that results belong to, and the environment they were tracked in."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+COMMIT, COMMITTED = "mlflow.source.git.commit", "secateur.committed"
+PACKAGES = ("torch", "transformers", "safetensors", "datasets", "lm-eval", "peft", "accelerate", "dvc", "mlflow")
+
+
+def commit_tags() -> dict[str, str]:
+    """HEAD, and whether it holds params.yaml, dvc.lock and results/ as they are; nothing outside of a git repository."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changed = _git("status", "--porcelain", "--", "params.yaml", "dvc.lock", "results")
+    return {COMMIT: commit, COMMITTED: str(not changed).lower()}
+
+
+def commit_is_late(tags: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a run was tracked before its results were committed, and they are now."""
+    return tags.get(COMMITTED) == "false" and now.get(COMMITTED) == "true"
+
+
+def environment() -> str:
+    """Versions of Python and of what the stages compute with, on this machine, as JSON."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    here = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    return json.dumps(here | {"packages": packages}, indent=1)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
