@@ -20,7 +20,7 @@ from prefect.flow_runs import wait_for_flow_run
 from prefect.states import Cancelling
 
 from flows.graph import Stage, read_graph
-from flows.process import Children, Interrupted, StageFailed, dvc
+from flows.process import Children, Interrupted, StageFailed, dvc, module
 from flows.project import changed_code, choose, commit, project
 from flows.single import PATIENT, reproduce_here
 from secateur.errors import UserError
@@ -94,7 +94,7 @@ def run_here(stage: Stage, root: Path, force: bool, children: Children) -> None:
 @task(name="push", **PATIENT)
 def push(stage: Stage, root: Path, children: Children) -> None:
     """Its results, and the run-cache entry by which others find them."""
-    dvc(children, ["push", "--run-cache", stage.name], root, line=get_run_logger().info)
+    module(children, ["flows.share", stage.name], root, line=get_run_logger().info)
 
 
 @flow(name="stage", flow_run_name="{name}")

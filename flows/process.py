@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 PROGRESS = re.compile(r"(\d{1,3})%\|")  # of a tqdm bar
 LAST_LINES = 15
@@ -80,12 +81,17 @@ class Children:
                 _let_go(child)
 
 
-def dvc(children: Children, arguments: Iterable[str], cwd: Path, **watching: object) -> None:
+def dvc(children: Children, arguments: Iterable[str], cwd: Path, **watching: Any) -> None:
     """`dvc ARGUMENTS` in the project `cwd`, waiting for DVC's lock; ends in one of this module's exceptions if it fails."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    code, last = children.run(command, cwd, **watching)  # pyright: ignore[reportArgumentType]
+    module(children, ["dvc", "--wait-for-lock", *arguments], cwd, **watching)
+
+
+def module(children: Children, command: Iterable[str], cwd: Path, **watching: Any) -> None:
+    """`python -m COMMAND`, with the same exceptions."""
+    command = list(command)
+    code, last = children.run([sys.executable, "-m", *command], cwd, **watching)
     if code:
-        raise meaning(f"dvc {' '.join(arguments)}", code, last)
+        raise meaning(" ".join(command), code, last)
 
 
 def meaning(what: str, code: int, last: list[str]) -> Exception:

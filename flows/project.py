@@ -28,9 +28,9 @@ def commit(root: Path) -> str:
 
 
 def changed_code(root: Path) -> list[str]:
-    """Tracked files that differ from the commit, less those that running stages changes (dvc.lock, results)."""
-    found = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
-    return [path for line in found if not (path := line[2:].strip()).startswith(("dvc.lock", "results/"))]
+    """Tracked files that differ from the commit, less those that running stages changes (dvc.lock, results, .gitignore)."""
+    found = (line[2:].strip() for line in _git(root, "status", "--porcelain", "--untracked-files=no").splitlines())
+    return [path for path in found if path != "dvc.lock" and not path.startswith("results/") and Path(path).name != ".gitignore"]
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.artifacts import publish
 from flows.fanout import Fleet
 from flows.graph import Stage, read_graph
-from flows.process import Children, dvc
+from flows.process import Children, dvc, module
 from flows.project import choose, project
 from flows.single import PATIENT, reproduce_here
 from secateur.errors import UserError
@@ -33,7 +33,7 @@ def run_stage(stage: Stage, root: Path, force: bool, children: Children, fleet: 
         dvc(children, ["repro", "--single-item", "--pull", stage.name], root, line=log)  # from the run-cache
     else:
         reproduce_here(children, stage, root, force)
-        dvc(children, ["push", "--run-cache", stage.name], root, line=log)
+        module(children, ["flows.share", stage.name], root, line=log)
 
 
 @flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=1000), validate_parameters=True)  # pyright: ignore[reportArgumentType]

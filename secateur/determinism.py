@@ -1,10 +1,12 @@
 """Everything that must be fixed for the same inputs to give the same bytes."""
 
 import ctypes
+import hashlib
 import os
 import platform
 import random
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,8 +68,21 @@ def fingerprint() -> dict[str, str]:
     return {
         "machine": platform.machine(),
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "instructions": _instructions(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def _instructions() -> str:
+    """What a matrix library chooses its kernels by, as a digest: kind of processor, its instructions, sizes of its caches."""
+    cpuinfo, caches = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
+    if not cpuinfo.is_file():
+        return platform.processor()
+    lines = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    known = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU implementer", "CPU part")
+    parts = [line for line in lines if line.partition(":")[0].strip() in known]
+    parts += [file.read_text(encoding="utf-8") for file in sorted(caches.glob("index*/size"))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
