@@ -3,12 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# No telemetry from anything that runs here.
-export DVC_NO_ANALYTICS := 1
-export HF_HUB_DISABLE_TELEMETRY := 1
-export DO_NOT_TRACK := 1
 
-.PHONY: run test check format lock clean
+.PHONY: run test check repro server worker stop format lock clean
 
 run: $(VENV)/ready ## the default study, end to end
 	dvc repro
@@ -23,6 +19,18 @@ check: $(VENV)/ready ## lint, formatting, types, studies, tests
 	pyright
 	python -m pipelines check
 	$(MAKE) test
+
+repro: $(VENV)/ready ## everything again in a clean clone of the last commit, against the committed dvc.lock
+	python -m flows check
+
+server: $(VENV)/ready ## Prefect and MLflow in the background, on 127.0.0.1
+	python -m flows server
+
+worker: $(VENV)/ready ## run in this clone what Prefect's server has for it, until interrupted
+	python -m flows worker
+
+stop: $(VENV)/ready ## end what `make server` started
+	python -m flows stop
 
 format: $(VENV)/ready
 	ruff check --fix .

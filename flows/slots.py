@@ -15,13 +15,13 @@ from stages._io import read_params
 
 
 def slots() -> list[dict[str, str]]:
-    """The environment of each slot. One per GPU that this process may use; without any, one per share of the processor's cores
-    that a stage's threads fill (`compute` in params.yaml)."""
+    """The environment of each slot. One per GPU that this process may use; without any, as many as fill the processor's cores
+    with a stage's threads (`compute` in params.yaml), and one more, which computes while another loads its model."""
     gpus = visible_gpus()
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
     threads = int((read_params().get("compute") or {}).get("threads", 1))
-    return [{} for _ in range(max(1, len(os.sched_getaffinity(0)) // threads))]
+    return [{} for _ in range(len(os.sched_getaffinity(0)) // threads + 1)]
 
 
 def visible_gpus() -> list[str]:

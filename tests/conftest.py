@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
+from stages._io import offline_and_silent
+
+offline_and_silent()  # before torch starts its threads
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 VOCABULARY = 96
 LLAMA = {
