@@ -15,8 +15,8 @@ from flows.drift import accept, clone, machine
 from flows.drift.compare import differences
 from flows.drift.difference import Difference
 from flows.drift.plan import plan
-from flows.drift.state import State, read_state
-from flows.drift.table import machines, show, summary, table
+from flows.drift.report import machines, show, summary, table
+from flows.drift.state import LOCK, State, objects_of, read_state, stages_of
 from secateur.artifacts import write_text
 from secateur.errors import UserError
 
@@ -89,8 +89,6 @@ def _conditions(folder: Path, bless: bool) -> tuple[bool, str]:
 
 def _committed(folder: Path, project: Path, bless: bool) -> State:
     """The state as it was committed; a project that is about to get its first one has none."""
-    from flows.drift.state import LOCK, objects_of
-
     objects = objects_of(project)
     return State({}, {}, objects) if bless and not (folder / LOCK).is_file() else read_state(folder, objects)
 
@@ -106,9 +104,7 @@ def fast() -> None:
     """The gate that runs nothing, on the working folder: `dvc repro` would do nothing, and every result is the one recorded."""
     root = Path.cwd()
     committed = read_state(root)
-    from dvc.repo import Repo
-
-    in_use = committed.only(stage.addressing for stage in Repo(str(root)).index.stages)
+    in_use = committed.only(stages_of(root))
     found = plan(root, in_use)
     show(found)
     if found:

@@ -1,6 +1,7 @@
 """A small project that is real: this repository's code and dvc.yaml, a study of a tiny model and texts of its own, git, DVC."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ STUDY = {
         "corpora": {"text": {"source": "file:data/text", "files": ["*.txt"], "reader": "text", "holdout": 4}},
     },
     "models": ["tiny"],
-    "calibrations": {"text": {"corpus": "text", "split": "train", "sampler": "packed", "samples": 8, "length": 32, "seed": 0}},
+    "calibrations": {"text": {"corpus": "text", "split": "train", "sampler": "packed", "samples": 2, "length": 32, "seed": 0}},
     "runs": [{"calibration": "text", "method": "wanda", "sparsity": 0.5}],
     "perplexity": [{"corpus": "text", "split": "heldout", "length": 32, "windows": 4}],
 }
@@ -47,8 +48,9 @@ def make_project(root: Path, tiny: Path) -> Path:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="0").save_pretrained(root / "data" / "tiny")
     (root / "data" / "text").mkdir()
-    for document in range(16):
-        text = " ".join(str((document * 31 + word * word * 7 + word) % 96) for word in range(200))
+    for document in range(16):  # each has a few words of its own, so that it matters which documents a seed draws
+        own = random.Random(document).choices(range(96), k=4)
+        text = " ".join(str(word) for word in random.Random(document).choices(own, k=200))
         (root / "data" / "text" / f"{document:02d}.txt").write_text(text + "\n", encoding="utf-8")
     write_study(root)
     git(root, "init", "--quiet")

@@ -1,5 +1,8 @@
-"""Two states of the pipeline, and whether they are one: what was committed against what is made again, yesterday against today.
+"""Two states of the pipeline, and whether they are one: today's against what was committed, or yesterday's."""
 
-`state.read_state(root)` reads a state, `compare.differences(before, after, exact)` compares two, `table.table(differences)` and
-`table.summary(...)` say what came of it.
-"""
+from flows.drift.compare import differences
+from flows.drift.difference import Difference, Verdict
+from flows.drift.report import summary, table
+from flows.drift.state import State, read_state
+
+__all__ = ["Difference", "State", "Verdict", "differences", "read_state", "summary", "table"]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.drift.state import LOCK
+from flows.drift.state import LOCK, stages_of
 from secateur.errors import UserError, unknown_name
 from stages._io import RESULTS, SILENT
 from stages._sources import MIRROR
@@ -56,11 +56,7 @@ def forget(clone: Path) -> None:
 
 def check_targets(clone: Path, targets: Sequence[str]) -> None:
     """Every target has to be a stage (`prune@KEY`), or all stages of one kind (`prune`)."""
-    from dvc.repo import Repo
-
-    if not targets:
-        return
-    stages = {stage.addressing for stage in Repo(str(clone)).index.stages}
+    stages = set(stages_of(clone)) if targets else set()
     for target in targets:
         if target not in stages | {stage.partition("@")[0] for stage in stages}:
             raise unknown_name("stage", target, stages)

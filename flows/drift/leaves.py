@@ -33,14 +33,14 @@ def entries(path: str, content: bytes) -> dict[str, Any] | None:
             return flat(json.loads(text))
         if PurePosixPath(path).suffix == ".csv":
             return {f"{row}/{name}": _cell(cell) for row, cells in enumerate(_rows(text)) for name, cell in cells.items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error):
+    except (ValueError, csv.Error):  # not UTF-8, not JSON, or a number longer than Python reads
         return None
     return None
 
 
 def _rows(text: str) -> Iterator[dict[str, str]]:
     """Each row by the names of its columns; cells beyond the header have their number as name."""
-    header, *rows = csv.reader(io.StringIO(text)) or [[]]
+    header, *rows = [*csv.reader(io.StringIO(text))] or [[]]
     for row in rows:
         yield {header[number] if number < len(header) else str(number): cell for number, cell in enumerate(row)}
 

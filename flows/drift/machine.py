@@ -9,15 +9,10 @@ from secateur.artifacts import read_json, write_json
 from secateur.errors import UserError
 
 FINGERPRINT = "fingerprint.json"
-CPUINFO = Path("/proc/cpuinfo")
 
 
 def here(root: Path) -> dict[str, str]:
-    """The fingerprint of this machine for the project in `root`, whose params.yaml says how many threads compute.
-
-    `secateur.determinism.fingerprint`, and which processor it is: two with the same instructions, but other caches, cut a matrix
-    product into other blocks, and so add in another order.
-    """
+    """The fingerprint of this machine for the project in `root`, whose params.yaml says how many threads compute."""
     import torch
 
     from secateur import determinism
@@ -27,20 +22,9 @@ def here(root: Path) -> dict[str, str]:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(compute.threads)
-        return determinism.fingerprint() | {"cpu": _cpu()}
+        return determinism.fingerprint()
     finally:
         torch.set_num_threads(threads)
-
-
-def _cpu() -> str:
-    """Name, family and model of the first processor, where the system tells."""
-    if not CPUINFO.is_file():
-        return "unknown"
-    first = CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-    known = [facts.get("model name", "")]
-    known += [f"{name} {facts[name]}" for name in ("cpu family", "model", "CPU part", "CPU variant") if name in facts]
-    return ", ".join(filter(None, known)) or "unknown"
 
 
 def committed(root: Path) -> dict[str, str]:

@@ -93,10 +93,19 @@ def md5_of(content: bytes) -> str:
 
 def objects_of(root: Path) -> Path:
     """Where DVC keeps the objects of the project in `root`."""
+    return Path(_repo(root).cache.local.path)
+
+
+def stages_of(root: Path) -> list[str]:
+    """Every stage of dvc.yaml with the rows of params.yaml, run or not."""
+    return [stage.addressing.rpartition(":")[2] for stage in _repo(root).index.stages]
+
+
+def _repo(root: Path) -> Any:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
     try:
-        return Path(Repo(str(root)).cache.local.path)
+        return Repo(str(root))
     except NotDvcRepoError:
         raise UserError(f"{root} is not a DVC project; run in the project's folder") from None

@@ -1,0 +1,77 @@
+"""Workflows for forks: they parse, call what exists, and give a token that may write to nothing that runs a stranger's code."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines import select
+from tests.code_of import ROOT
+
+FOLDER = ROOT / ".github" / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.y*ml"))
+SHARED = {"make", "mkdir", "cat", "echo", "head", "gh", ".ci/run"}  # programs, and files of this repository
+
+
+def load(path: Path) -> dict[Any, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in load(path)["jobs"].values() for step in job["steps"]]
+
+
+def triggers(path: Path) -> Any:
+    return load(path)[True]  # YAML 1.1 reads the key `on` as a truth
+
+
+def scripts() -> list[str]:
+    commands = [step["run"] for path in WORKFLOWS for step in steps(path) if "run" in step]
+    return [*commands, (ROOT / ".ci" / "run").read_text(encoding="utf-8")]
+
+
+def test_the_workflows_are_there() -> None:
+    assert {path.stem for path in WORKFLOWS} == {"tests", "repro", "report", "comment"}
+
+
+def test_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    called = [name for script in scripts() for name in re.findall(r"\bmake (?:--\w+ )*([a-z]+)", script)]
+    assert set(called) == {"test", "gate", "repro", "changes"}
+    assert set(called) <= targets
+    for path in WORKFLOWS:
+        for step in steps(path):
+            first = [line.split()[0] for line in step.get("run", "").splitlines() if line]
+            assert all(word in SHARED or "=" in word or word.startswith("[") for word in first), f"{path.name}: {first}"
+
+
+def test_the_small_gate_is_a_row_of_the_default_study() -> None:
+    targets = [target for script in scripts() for target in re.findall(r"--target ([\w@-]+)", script)]
+    assert targets
+    for target in targets:
+        stage, _, key = target.partition("@")
+        assert stage == "eval-ppl" and key in select.tables_of(["smoke"]).ppl
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_token_that_may_write_sees_no_foreign_code(path: Path) -> None:
+    """`comment` alone may write; it runs after `report`, checks nothing out and gets what it prints through the environment."""
+    workflow = load(path)
+    assert "pull_request_target" not in triggers(path)
+    assert all("permissions" not in job and job["timeout-minutes"] for job in workflow["jobs"].values())
+    rights = workflow["permissions"]
+    used = [step["uses"] for step in steps(path) if "uses" in step]
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in used)
+    assert not any("${{" in step.get("run", "") for step in steps(path)), "an event's text must not become a command"
+    assert "secrets." not in path.read_text(encoding="utf-8")
+    if "write" in rights.values():
+        assert path.stem == "comment" and list(triggers(path)) == ["workflow_run"]
+        assert rights == {"actions": "read", "pull-requests": "write"}
+        assert not any("checkout" in action for action in used)
+        assert triggers(path)["workflow_run"]["workflows"] == [load(FOLDER / "report.yml")["name"]]
+        calls = [step["run"] for step in steps(path) if "run" in step]
+        assert not any(word in call for call in calls for word in ("make", "python", "bash", "sh ", "eval", "source"))
+    else:
+        assert rights == {"contents": "read"}
