@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.tracking.address import DIGEST, ROLE, STUDY, SUBJECT, answering, lock, shown, tracked_study
+from flows.tracking.address import DIGEST, ROLE, STUDY, SUBJECT, answering, shown, tracked_study
+from flows.tracking.alone import alone
 from flows.tracking.live import pages
 from flows.tracking.rules import Wanted, best
 
@@ -20,7 +21,7 @@ TENSORS = ("dvc.model", "dvc.masks", "dvc.adapter")
 
 def run(study: str, rule: str, wanted: Wanted) -> str:
     """The version that the rule chose, after it was registered unless it was; `UserError` if nothing fulfils the rule."""
-    with lock(), answering() as client:
+    with alone(), answering() as client:
         experiment, _ = tracked_study(client, study)
         chosen = f"tags.`{ROLE}` = 'subject' and tags.`{STUDY}` = '{study}' and tags.`{DIGEST}` != ''"
         found, metric = best(study, pages(client, experiment, chosen), rule, wanted)

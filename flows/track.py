@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.tracking.address import answering, experiment_name, lock, make_experiment, shown
+from flows.tracking.address import answering, experiment_name, make_experiment, shown
+from flows.tracking.alone import alone
 from stages._io import RESULTS, read_params
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run() -> "Summary":
     from flows.tracking.study_run import StudyRuns
     from flows.tracking.subjects import count, read
 
-    with lock(), answering() as client:
+    with alone(), answering(makes=True) as client:
         studies, commit = read(read_params(), read_lock()), commit_tags()
         experiment = make_experiment(client)
         live = live_runs(client, experiment)

