@@ -7,7 +7,8 @@ percentages: acc_norm where a task has it, else acc.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows.tracking.address import DIGEST, ROLE, STUDY, SUBJECT, address, answering, tracked_study
+from flows.tracking.address import DIGEST, ROLE, STUDY, SUBJECT, TRACK, address, answering, tracked_study
+from secateur.errors import UserError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,9 +45,12 @@ def runs(study: str) -> "DataFrame":
         mlflow.set_tracking_uri(address())
         try:
             chosen = f"tags.`{ROLE}` = 'subject' and tags.`{STUDY}` = '{study}' and tags.`{DIGEST}` != ''"
-            return mlflow.search_runs([experiment], chosen)
+            found = mlflow.search_runs([experiment], chosen)
         finally:
             mlflow.set_tracking_uri(before)
+    if found.empty:  # whoever tracked it was interrupted
+        raise UserError(f"no subject of {study!r} is tracked yet; `{TRACK}` goes on")
+    return found
 
 
 def table(study: str, found: "DataFrame") -> Any:
@@ -72,7 +76,7 @@ def _settings(found: "DataFrame") -> list[Column]:
     difference, to need no calibration is none."""
     from stages.reporting.labels import DISTINGUISHING, OPTIONS
 
-    pruned = found[found[f"{SETTINGS}method"] != "dense"]
+    pruned: Any = found[found[f"{SETTINGS}method"] != "dense"]
     names = [name for name in (*ALWAYS, *DISTINGUISHING) if f"{SETTINGS}{name}" in found]
     may_lack = (*OPTIONS, "finetune")
     differ = [name for name in names if name in ALWAYS or pruned[f"{SETTINGS}{name}"].nunique(name not in may_lack) > 1]

@@ -5,6 +5,7 @@ or of the database mlflow.db of the project. What is equal already is left alone
 tables is deleted. An experiment is the mirror of one project: two projects on one server need two names.
 """
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,8 +32,10 @@ def run() -> "Summary":
     from flows.tracking.study_run import StudyRuns
     from flows.tracking.subjects import count, read
 
-    with alone(), answering(makes=True) as client:
+    with ExitStack() as stack:
+        stack.enter_context(alone())
         studies, commit = read(read_params(), read_lock()), commit_tags()
+        client = stack.enter_context(answering(makes=True))
         experiment = make_experiment(client)
         live = live_runs(client, experiment)
         mirror, above = Mirror(client, experiment, commit), StudyRuns(client, experiment, commit)

@@ -171,7 +171,7 @@ def test_rules() -> None:
         ),
     ):
         with pytest.raises(UserError, match=said):
-            best("s", runs, rule, Wanted(**wanted))
+            chosen(runs, rule, **wanted)
     two = [*runs, *made([("n--x", "wanda", 0.5, {"ppl/a": 1.5, "ppl/b": 1.0})])]
     with pytest.raises(UserError, match=r"several models; choose with --model \(m, n\)"):
         best("s", two, "lowest-perplexity", Wanted())

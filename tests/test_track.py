@@ -247,3 +247,22 @@ def test_a_lock_in_a_merge_is_said(project: Path, text: str) -> None:
     (project / "dvc.lock").write_text(text)
     with pytest.raises(UserError, match=r"dvc\.lock, line \d: not valid YAML"):
         track.run()
+
+
+@pytest.mark.parametrize("params", [None, "", "studies: []"])
+def test_outside_of_a_project_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: str | None) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if params is not None:
+        (tmp_path / "params.yaml").write_text(params)
+    with pytest.raises(UserError, match=r"params\.yaml .*python -m pipelines use"):
+        track.run()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("address", ["file:./mlruns", "mlflow.db", "sqlite:////dev/null/x.db"])
+def test_an_address_that_mlflow_refuses_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError, match=f"MLflow at {address}: ") as raised:
+        track.run()
+    assert "\n" not in str(raised.value)

@@ -30,7 +30,7 @@ def read_lock() -> Lock:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise UserError(f"{LOCK}{f', line {where.line + 1}' if where else ''}: not valid YAML; is a merge unfinished?") from None
-    return read["stages"] or {}
+    return (read or {}).get("stages") or {}
 
 
 def inputs(lock: Lock, stages: list[str]) -> list[Input]:

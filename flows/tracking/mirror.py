@@ -123,7 +123,7 @@ def dataset(role: str, path: str, md5: str) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     described = MetaDataset(LocalArtifactDatasetSource(path), name=path, digest=md5).to_dict()
-    return DatasetInput(Dataset.from_dictionary(described), [InputTag("mlflow.data.context", role)])
+    return DatasetInput(Dataset(**described), [InputTag("mlflow.data.context", role)])
 
 
 def _key(run: Any) -> Key:

@@ -10,7 +10,8 @@ from flows.tracking import locked, measured
 from flows.tracking.content import Content
 from flows.tracking.present import present
 from pipelines.schema import PRUNER
-from stages._io import RESULTS
+from secateur.errors import UserError
+from stages._io import PARAMS, RESULTS
 from stages.reporting.results import Row, Study, read_study
 
 
@@ -30,6 +31,8 @@ def read(params: Mapping[str, Any], lock: locked.Lock) -> list[Tracked]:
 
     Raises `UserError` if a result file is not what it should be.
     """
+    if not params or not {"download", "report"} <= params.keys():
+        raise UserError(f"{PARAMS} names no studies; make it with `python -m pipelines use STUDY`")
     models = [key.removeprefix("model-") for key, row in params["download"].items() if row["kind"] == "model"]
     found = []
     for name, table in params["report"]["studies"].items():
