@@ -23,7 +23,7 @@ STUDY = {
         "corpora": {"text": {"source": "file:data/text", "files": ["*.txt"], "reader": "text", "holdout": 4}},
     },
     "models": ["tiny"],
-    "calibrations": {"text": {"corpus": "text", "split": "train", "sampler": "packed", "samples": 2, "length": 32, "seed": 0}},
+    "calibrations": {"text": {"corpus": "text", "split": "train", "sampler": "documents", "samples": 2, "length": 32, "seed": 0}},
     "runs": [{"calibration": "text", "method": "wanda", "sparsity": 0.5}],
     "perplexity": [{"corpus": "text", "split": "heldout", "length": 32, "windows": 4}],
 }

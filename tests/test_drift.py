@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,10 +201,13 @@ def test_a_lock_is_read_with_the_files_beside_it(tmp_path: Path) -> None:
         "params": {"params.yaml": {"ppl.key": {"seed": 0, "tasks": ["x"]}}},
         "outs": [{"path": "results/x.json", "md5": md5_of(b"{}")}, {"path": "results/gone.csv", "md5": "b" * 32}],
     }
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"eval@key": entry}}))
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"eval@key": entry, "eval@unused": entry}}))
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "x.json").write_text("{}")
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"eval": {"foreach": ["key"], "do": {"cmd": "c"}}}}))
+    Repo.init(str(tmp_path), no_scm=True)
     read = read_state(tmp_path, tmp_path)
+    assert list(read.stages) == ["eval@key"], "of a study that is not in use"
     assert read.stages["eval@key"].parameters == {"ppl.key.seed": 0, "ppl.key.tasks.0": "x"}
     assert read.files == {"results/x.json": b"{}"}
     assert [row.what for row in differences(read, read, exact=True)] == ["results/gone.csv"]

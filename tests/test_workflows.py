@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.drift import changes
 from pipelines import select
 from tests.code_of import ROOT
 
@@ -75,3 +76,26 @@ def test_a_token_that_may_write_sees_no_foreign_code(path: Path) -> None:
         assert not any(word in call for call in calls for word in ("make", "python", "bash", "sh ", "eval", "source"))
     else:
         assert rights == {"contents": "read"}
+
+
+HEADER = "study,subject,model,achieved,ppl/wiki,zeroshot/olmo/boolq/acc,zeroshot/olmo/boolq/acc_stderr"
+
+
+def test_the_page_shows_what_was_and_what_is() -> None:
+    old = f"{HEADER}\nsmoke,dense,m,0.0,19.7,0.5,0.1\nsmoke,gone,m,0.5,40.0,0.4,0.1\n"
+    new = f"{HEADER}\nsmoke,dense,m,0.0,19.9,0.5,0.2\nsmoke,added,m,0.5,30.0,,\n"
+    assert changes.report_table(old, new).splitlines() == [
+        "| study | subject | achieved | ppl/wiki | zeroshot/olmo/boolq/acc |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| smoke | dense | 0 | 19.7 → **19.9** | 0.5 |",
+        "| smoke | added (new) | 0.5 | 30 | – |",
+        "| smoke | gone (gone) | 0.5 | 40 | 0.4 |",
+    ]
+    assert len(changes.report_table("", new).splitlines()) == 4, "a first report has nothing to be compared with"
+
+
+def test_a_page_of_an_unknown_commit_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert changes.main(["no-such-commit"]) == 2
+    assert changes.main([]) == 2
+    assert [line[:6] for line in capsys.readouterr().err.splitlines()] == ["error:"] * 2

@@ -42,17 +42,21 @@ def _rows(differences: Sequence[Difference]) -> list[tuple[str, ...]]:
     return [(row.stage, row.what, row.before, row.after, str(row.verdict), row.note) for row in _ordered(differences)]
 
 
+def counted(state: State) -> str:
+    """How much there is to compare."""
+    return f"{_count(len(state.stages), 'stage')}, {_count(len(state.outputs), 'output')}"
+
+
 def summary(compared: State, differences: Sequence[Difference]) -> str:
     """The last line: how much was compared, and what came of it."""
-    counted = f"{_count(len(compared.stages), 'stage')}, {_count(len(compared.outputs), 'output')}"
     drift = [difference for difference in differences if difference.drift]
     if drift:
         where = len({difference.stage for difference in drift})
-        return f"{counted}: drift: {_count(len(drift), 'difference')} in {_count(where, 'stage')}"
+        return f"{counted(compared)}: drift: {_count(len(drift), 'difference')} in {_count(where, 'stage')}"
     if not differences:
-        return f"{counted}: all equal, bit for bit"
+        return f"{counted(compared)}: all equal, bit for bit"
     near = _count(len(differences), "difference")
-    return f"{counted}: no drift; {near} within the tolerances for another machine"
+    return f"{counted(compared)}: no drift; {near} within the tolerances for another machine"
 
 
 def _count(number: int, thing: str) -> str:

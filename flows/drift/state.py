@@ -49,10 +49,12 @@ class State:
 def read_state(root: Path, objects: Path | None = None) -> State:
     """The state of the project in `root`. `objects` is DVC's `cache/files/md5`; left out, that of the project in `root`.
 
-    Raises `UserError` if there is no dvc.lock, or none that is one.
+    DVC keeps what dvc.lock says of rows whose study is not in use any more; that is no part of the state. Raises `UserError` if
+    there is no dvc.lock, or none that is one, or no DVC project.
     """
     lock = read_lock(root / LOCK)
-    stages = {name: _stage(entry) for name, entry in lock.items()}
+    in_use = set(stages_of(root))
+    stages = {name: _stage(entry) for name, entry in lock.items() if name in in_use}
     small = [path for stage in stages.values() for path in stage.outputs if is_result(path)]
     files = {path: (root / path).read_bytes() for path in small if (root / path).is_file()}
     return State(stages, files, objects or objects_of(root))
