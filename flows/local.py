@@ -53,8 +53,12 @@ def work(pool: str, limit: int | None) -> None:
 
 def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_out: bool) -> None:
     """The flow `reproduce` in this process; without a reachable server, with one that lasts as long as it."""
+    from flows.graph import read_graph
+    from flows.project import choose, project
     from flows.reproduce import reproduce
 
+    choose(studies or None)
+    read_graph(project(), targets)  # what is wrong with them is said before a server is asked for
     with _server(needed=fan_out):
         state = reproduce(list(studies) if studies else None, list(targets) or None, force, fan_out, return_state=True)
     if not state.is_completed():

@@ -56,6 +56,7 @@ class Children:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # what kills this process's group leaves the lifeline to its work
             )
             self._running.add(child)
         last: deque[str] = deque(maxlen=LAST_LINES)

@@ -1,6 +1,7 @@
 """Tiny random models of every family, saved as checkpoint folders, and the tokens to calibrate them with."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stages._io import offline_and_silent
@@ -87,6 +88,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 def tokens() -> torch.Tensor:
     """Six sequences of 24 tokens."""
     return torch.randint(0, VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prefect server on the loopback, with the project's pools and deployments."""
+    from tests import flow_project
+
+    folder = flow_project.make(tmp_path_factory.mktemp("server") / "served")
+    port = flow_project.free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    serve = f"from flows import serve; serve.prefect({port})"
+    flow_project.run(folder, sys.executable, "-c", f"{serve}.start()")
+    flow_project.run(folder, *flow_project.flows("deploy"), PREFECT_API_URL=address)
+    yield address
+    flow_project.run(folder, sys.executable, "-c", f"{serve}.stop()")
 
 
 @pytest.fixture(autouse=True)
