@@ -56,14 +56,13 @@ def answering(makes: bool = False) -> Iterator["MlflowClient"]:
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException, RestException
-    from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     for chatty in ("mlflow", "alembic"):  # how a new database is set up
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         yield MlflowClient(address(), address())
-    except (MlflowException, SQLAlchemyError, RequestException) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         first = _public(str(error).partition("\n")[0])
         silent = is_server() and not isinstance(error, RestException)
         hint = f"; start the server, or unset MLFLOW_TRACKING_URI for {DATABASE} of the project" if silent else ""
