@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test check repro server worker stop format lock clean
+.PHONY: run test check gate repro changes server worker stop format lock clean
 
 run: $(VENV)/ready ## the default study, end to end
 	dvc repro
@@ -20,8 +20,15 @@ check: $(VENV)/ready ## lint, formatting, types, studies, tests
 	python -m pipelines check
 	$(MAKE) test
 
+gate: $(VENV)/ready ## in seconds: studies valid, params.yaml up to date, dvc.lock belongs to this code and these results
+	python -m pipelines check
+	python -m flows check --fast
+
 repro: $(VENV)/ready ## everything again in a clean clone of the last commit, against the committed dvc.lock
-	python -m flows check
+	python -m flows check $(CHECK)
+
+changes: $(VENV)/ready ## what this branch changes in the results, as Markdown: make changes BASE=origin/main
+	@python -m flows.drift.changes $(BASE)
 
 server: $(VENV)/ready ## Prefect and MLflow in the background, on 127.0.0.1
 	python -m flows server

@@ -58,8 +58,13 @@ def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_
     from flows.reproduce import reproduce
 
     choose(studies or None)
-    read_graph(project(), targets)  # what is wrong with them is said before a server is asked for
+    root = project()
+    read_graph(root, targets)  # what is wrong with these is said before any flow run begins
     with _server(needed=fan_out):
+        if fan_out:
+            from flows.fanout import Fleet
+
+            Fleet.of(root, studies)
         state = reproduce(list(studies) if studies else None, list(targets) or None, force, fan_out, return_state=True)
     if not state.is_completed():
         raise typer.Exit(1)

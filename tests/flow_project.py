@@ -100,9 +100,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 def run(folder: Path, *command: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
     """A command to its end, its output as one text."""
-    done = subprocess.run(
-        command, cwd=folder, env=environment(folder, **more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
-    )
+    given, both = environment(folder, **more), {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, cwd=folder, env=given, text=True, timeout=600, **both)
     assert not check or done.returncode == 0, done.stdout
     return done
 
