@@ -99,6 +99,21 @@ def test_a_training_that_was_killed_goes_on_in_its_run(project: Path, trained: P
     assert len(runs(address)) == 2, "a training from the beginning is a run of its own"
 
 
+def test_pruning_is_told_block_by_block_and_changes_no_byte(project: Path, trained: Path, tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    shutil.rmtree(project / "artifacts" / "pruned" / RUN)
+    command = [sys.executable, "-m", "stages", "prune", RUN]
+    given = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": address}
+    done = subprocess.run(command, cwd=project, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    masks = [sorted((root / "artifacts" / "pruned" / RUN / "masks").iterdir()) for root in (project, trained)]
+    assert [file.read_bytes() for file in masks[0]] == [file.read_bytes() for file in masks[1]] and len(masks[0]) == 3
+    (run,) = runs(address)
+    assert run.data.tags["dvc.key"] == f"prune@{RUN}" and run.info.status == "FINISHED"
+    assert curve(address, run, "progress") == pytest.approx({0: 1 / 3, 1: 2 / 3, 2: 1.0})
+    assert curve(address, run, "block_sparsity") == pytest.approx(dict.fromkeys(range(3), 0.5), abs=0.01)
+
+
 def test_without_its_server_nothing_is_trained(project: Path) -> None:
     done = stage(project, MLFLOW_TRACKING_URI="http://name:secret@127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 2 and "error: MLFLOW_TRACKING_URI http://127.0.0.1:9 cannot be used" in done.stderr

@@ -1,10 +1,7 @@
 """The report: tables, published values, determinism, errors, and the page itself in a headless browser."""
 
 import csv
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from secateur.errors import UserError
 from stages import readme, report
 from stages.reporting import labels, layer_plots, plots, published, tables
 from stages.reporting.results import Study, read_study
+from tests.browser import visit
 from tests.report_data import CALIBRATION, DENSE, RUNS, hashed, kl_choices, outlier_choices, write_project
 
 HUB = "hf:facebook/opt-125m@main"
@@ -326,24 +324,9 @@ def test_readme_without_markers_is_refused(project: Path, text: str) -> None:
 MARKS = re.compile(r'<g class="mark-(?:symbol|rect|rule|line) role-mark[^>]*>\s*<(?:path|line)')
 
 
-def browser() -> str:
-    """A headless browser; without one the test is skipped, except in CI, where it has to be there."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    if os.environ.get("CI"):
-        pytest.fail("no chromium, chromium-browser or google-chrome on PATH, and CI is set")
-    pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
-
-
 def faults(page: Path, scratch: Path) -> list[str]:
     """What is wrong with a page once its scripts have run: lines on the console, and plots without marks."""
-    offline = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
-    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *offline]
-    command += ["--disable-dev-shm-usage", f"--user-data-dir={scratch / 'profile'}", "--enable-logging=stderr", "--v=0"]
-    command += ["--window-size=1400,1000", "--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True, encoding="utf-8")
+    done = visit(page.as_uri(), scratch, "--dump-dom")
     found = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     for plot in re.findall(r'<script [^>]*data-plot="([^"]+)"', done.stdout):
         drawn = done.stdout.partition(f'id="{plot}"')[2].partition("<script")[0]
