@@ -1,5 +1,6 @@
 """Tiny random models of every family, saved as checkpoint folders, and the tokens to calibrate them with."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,7 @@ def save_tiny_model(family: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests begin first, and those of one file stay in one process, which then makes their fixtures once."""
     for item in items:
@@ -96,6 +98,34 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 def tokens() -> torch.Tensor:
     """Six sequences of 24 tokens."""
     return torch.randint(0, VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the results of a study, once tracked in a database of its own."""
+    from flows import track
+    from tests.tracked_data import make_project, write_report
+
+    make_project(root := tmp_path_factory.mktemp("tracked"))
+    write_report(root)
+    with pytest.MonkeyPatch.context() as patch:
+        _inside(root, patch)
+        track.run()
+    return root
+
+
+@pytest.fixture
+def tracked_copy(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a copy of its files and its database; artifacts of its runs stay where they were."""
+    root = shutil.copytree(tracked, tmp_path / "project")
+    _inside(root, monkeypatch)
+    return root
+
+
+def _inside(root: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        patch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

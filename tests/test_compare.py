@@ -1,6 +1,5 @@
 """`compare` and `register`: a study as MLflow has it, and its best run as a registered model."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,31 +14,15 @@ from flows.__main__ import app
 from flows.tracking.rules import Wanted, best
 from secateur.errors import UserError
 from tests.mlflow_state import state, subjects
-from tests.tracked_data import COLUMN, TUNED, WANDA, edit, make_project
+from tests.tracked_data import COLUMN, TUNED, WANDA, edit
 
 SPARSEGPT = "smollm2--wiki--sparsegpt--50--site"
 ON_WIKIPEDIA = Wanted(corpus="wikipedia")
 
 
-@pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tracked")
-    make_project(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-            patch.delenv(name, raising=False)
-        track.run()
-    return root
-
-
 @pytest.fixture
-def project(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = shutil.copytree(tracked, tmp_path / "project")
-    monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    return root
+def project(tracked_copy: Path) -> Path:
+    return tracked_copy
 
 
 @pytest.fixture

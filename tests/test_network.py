@@ -46,7 +46,7 @@ MORE: dict[str, Any] = {
 def project(tiny_model: Callable[[str], Path], tmp_path: Path) -> Path:
     """A project with every stage in it, downloads done."""
     root = make_project(tmp_path / "project", tiny_model("llama"))
-    Dataset.from_dict(BOOLQ).save_to_disk(root / "data" / "tasks" / "boolq" / "none" / "validation")
+    Dataset.from_dict(BOOLQ).save_to_disk(root / "data" / "tasks" / "hf_datasets" / "boolq" / "none" / "validation")
     tasks = {"tasks": {"yesno": {"source": "file:data/tasks", "tasks": ["boolq"]}}}
     study = check_project.STUDY | MORE | {"assets": check_project.STUDY["assets"] | tasks}
     (root / "pipelines" / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")

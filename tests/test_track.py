@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,34 +12,15 @@ from flows import track
 from flows.tracking.mirror import Summary
 from secateur.errors import UserError
 from tests.mlflow_state import EXPERIMENT, state, subjects
-from tests.tracked_data import COLUMN, STEPS, TRAINING, TUNED, WANDA, drop, edit, make_project, result, write_lock, write_report
+from tests.tracked_data import COLUMN, STEPS, TRAINING, TUNED, WANDA, drop, edit, make_project, result, write_lock
 
 DENSE, TWO_OF_FOUR = "smollm2", "smollm2--wiki--sparsegpt--2of4--site"
 COUNT = 8
 
 
-@pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that was tracked once."""
-    root = tmp_path_factory.mktemp("tracked")
-    make_project(root)
-    write_report(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-            patch.delenv(name, raising=False)
-        assert track.run() == Summary(created=COUNT)
-    return root
-
-
 @pytest.fixture
-def project(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of its files and its database; artifacts of its runs stay where they were."""
-    root = shutil.copytree(tracked, tmp_path / "project")
-    monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    return root
+def project(tracked_copy: Path) -> Path:
+    return tracked_copy
 
 
 @pytest.fixture
