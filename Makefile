@@ -11,7 +11,7 @@ run: $(VENV)/ready ## the default study, end to end
 	@echo "report: $(CURDIR)/results/report.html"
 
 test: $(VENV)/ready ## all tests
-	python -m pytest -n 4 --dist loadgroup
+	python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready ## lint, formatting, types, studies, tests
 	ruff check .

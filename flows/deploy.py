@@ -21,6 +21,7 @@ from secateur.errors import UserError
 
 POOLS = ("gpu-process", "coordinate")
 SILENCE = "crash runs that fell silent"
+GONE = "no heartbeat any more: its worker is gone"
 
 
 def deploy() -> list[str]:
@@ -62,7 +63,7 @@ def _crash_silent_runs() -> None:
             threshold=1,
             within=timedelta(seconds=3 * heartbeat),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat any more: its worker is gone")],
+        actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message=GONE, force=False)],
     )
     with get_client(sync_client=True) as client:
         known = client.read_automations_by_name(SILENCE)

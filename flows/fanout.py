@@ -26,7 +26,7 @@ from flows.single import PATIENT, reproduce_here
 from secateur.errors import UserError
 
 DEPLOYMENT = "stage/gpu-process"
-FOREVER = 10 * 365 * 86_400.0  # seconds: a stage may take as long as it takes
+FOREVER = 10 * 365 * 86_400  # seconds: a stage may take as long as it takes
 
 
 @dataclass

@@ -35,8 +35,8 @@ def read_graph(root: Path, targets: Iterable[str] = ()) -> dict[str, Stage]:
     found: dict[str, Stage] = {}
     for stage in graph:
         if isinstance(stage, PipelineStage):
-            needs = frozenset(other.name for other in graph.successors(stage))
-            found[stage.name] = Stage(stage.name, needs, bool((stage.meta or {}).get("gpu")))
+            needs = frozenset(str(other.name) for other in graph.successors(stage))
+            found[str(stage.name)] = Stage(str(stage.name), needs, bool((stage.meta or {}).get("gpu")))
     order = list(TopologicalSorter({name: sorted(stage.needs) for name, stage in sorted(found.items())}).static_order())
     wanted = _with_needs(found, targets) if targets else set(order)
     return {name: found[name] for name in order if name in wanted}

@@ -65,7 +65,7 @@ def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_
             from flows.fanout import Fleet
 
             Fleet.of(root, studies)
-        state = reproduce(list(studies) if studies else None, list(targets) or None, force, fan_out, return_state=True)
+        state = reproduce(list(studies) if studies else None, list(targets) or None, force, fan_out, return_state=True)  # pyright: ignore[reportCallIssue]
     if not state.is_completed():
         raise typer.Exit(1)
 

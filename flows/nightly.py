@@ -24,7 +24,7 @@ def nightly(studies: list[str] | None = None) -> State:
     """
     root = project()
     before = read_state(root) if (root / LOCK).is_file() else None
-    done = reproduce(studies, force=True, return_state=True)
+    done = reproduce(studies, force=True, return_state=True)  # pyright: ignore[reportCallIssue]
     if not done.is_completed():
         return done
     track.run()

@@ -36,7 +36,8 @@ def run_stage(stage: Stage, root: Path, force: bool, children: Children, fleet: 
         module(children, ["flows.share", stage.name], root, line=log)
 
 
-@flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=1000), validate_parameters=True)  # pyright: ignore[reportArgumentType]
+# A thread a stage: most of them only wait, for what they need or for a slot.
+@flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=1000))  # pyright: ignore[reportArgumentType, reportCallIssue]
 def reproduce(
     studies: list[str] | None = None, targets: list[str] | None = None, force: bool = False, fan_out: bool = False
 ) -> State:
@@ -61,7 +62,7 @@ def reproduce(
         for name, stage in stages.items():
             run = run_stage.with_options(tags=["gpu"] if stage.gpu else [])
             before = [futures[need] for need in stage.needs]
-            futures[name] = run.submit(stage, root, force, children, fleet, wait_for=before)
+            futures[name] = run.submit(stage, root, force, children, fleet, wait_for=before)  # pyright: ignore[reportCallIssue]
         wait(list(futures.values()))
     finally:  # a cancelled run leaves no stage behind, here or elsewhere
         children.end()

@@ -71,12 +71,8 @@ def save_tiny_model(family: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests begin first, and those of one file stay in one process, which then makes their fixtures once."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """Slow tests begin first, so that nobody waits for them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

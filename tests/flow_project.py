@@ -98,10 +98,10 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return mine | {"PATH": path, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)} | more
 
 
-def run(folder: Path, *command: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str, check: Any = True, **more: str) -> subprocess.CompletedProcess[str]:
     """A command to its end, its output as one text."""
-    given, both = environment(folder, **more), {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, cwd=folder, env=given, text=True, timeout=600, **both)
+    given, pipe, joined = environment(folder, **more), subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=folder, env=given, stdout=pipe, stderr=joined, text=True, timeout=600)
     assert not check or done.returncode == 0, done.stdout
     return done
 

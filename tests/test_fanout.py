@@ -26,7 +26,8 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server = start(tmp_path, "moto_server", "-H", "127.0.0.1", "-p", str(port), log=tmp_path / "s3.log")
     address = f"http://127.0.0.1:{port}"
     until(lambda: _answers(address), 60)
-    yield boto3.resource("s3", endpoint_url=address).create_bucket(Bucket="bucket")
+    storage: Any = boto3.resource("s3", endpoint_url=address)
+    yield storage.create_bucket(Bucket="bucket")
     server.kill()
 
 

@@ -60,7 +60,9 @@ def stage(root: Path, code: str | None = None, **environment: str) -> subprocess
 def runs(address: str) -> list[Any]:
     """Every run of the default experiment."""
     client = mlflow.MlflowClient(address)
-    return client.search_runs([client.get_experiment_by_name("secateur").experiment_id])
+    experiment = client.get_experiment_by_name("secateur")
+    assert experiment
+    return client.search_runs([experiment.experiment_id])
 
 
 def curve(address: str, run: Any, metric: str) -> dict[int, float]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
 
 from stages._io import SILENT
 from tests import check_project
@@ -46,6 +47,8 @@ MORE: dict[str, Any] = {
 def project(tiny_model: Callable[[str], Path], tmp_path: Path) -> Path:
     """A project with every stage in it, downloads done."""
     root = make_project(tmp_path / "project", tiny_model("llama"))
+    words = PreTrainedTokenizerFast.from_pretrained(root / "data" / "tiny", eos_token="1")  # lm-eval needs one
+    words.save_pretrained(root / "data" / "tiny")
     Dataset.from_dict(BOOLQ).save_to_disk(root / "data" / "tasks" / "hf_datasets" / "boolq" / "none" / "validation")
     tasks = {"tasks": {"yesno": {"source": "file:data/tasks", "tasks": ["boolq"]}}}
     study = check_project.STUDY | MORE | {"assets": check_project.STUDY["assets"] | tasks}

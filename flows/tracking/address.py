@@ -18,6 +18,7 @@ DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 TRACK = "python -m flows track"
 SUBJECT, STUDY = "secateur.subject", "secateur.study"
 ROLE, DIGEST = "secateur.role", "secateur.digest"
+KIND, RUNS = "mlflow.experimentKind", "custom_model_development"  # its page shows runs first, not traces
 
 
 def address() -> str:
@@ -52,7 +53,8 @@ def answering(makes: bool = False) -> Iterator["MlflowClient"]:
     """
     if not makes and not _there():
         raise _nothing()
-    for variable, value in DEFAULT.items():  # a server that does not answer is given up within a minute
+    # A server that does not answer is given up within a minute, and no line is printed for every run.
+    for variable, value in {**DEFAULT, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException, RestException
@@ -84,7 +86,10 @@ def make_experiment(client: "MlflowClient") -> str:
     """The id of the experiment. Without a server its artifacts lie in the project, else where the server puts them."""
     name = experiment_name()
     folder = None if is_server() else (Path.cwd() / ARTIFACTS / name).as_posix()
-    return experiment(client) or client.create_experiment(name, folder)
+    found = experiment(client) or client.create_experiment(name, folder)
+    if client.get_experiment(found).tags.get(KIND) != RUNS:  # a live run may have made the experiment
+        client.set_experiment_tag(found, KIND, RUNS)
+    return found
 
 
 def tracked_studies(client: "MlflowClient") -> dict[str, str]:
