@@ -31,8 +31,8 @@ def before_any_command() -> None:
 @app.command()
 @one_line_errors
 def server(
-    port: Annotated[int, typer.Option(help="of Prefect; another one also goes into PREFECT_API_URL")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="of MLflow")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of Prefect; another one also goes into PREFECT_API_URL")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of MLflow")] = 5000,
 ) -> None:
     """Start Prefect's and MLflow's servers in the background, on 127.0.0.1, with the deployments of prefect.yaml."""
     import_module("flows.local").start(port, mlflow_port)
@@ -49,7 +49,7 @@ def stop() -> None:
 @one_line_errors
 def deploy() -> None:
     """Send the pools and deployments of prefect.yaml to the server of PREFECT_API_URL."""
-    typer.echo("\n".join(import_module("flows.deploy").deploy()))
+    import_module("flows.local").deploy()
 
 
 @app.command()

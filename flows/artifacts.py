@@ -3,10 +3,13 @@
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pandas as pd
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -38,10 +41,20 @@ class Progress:
 
     def _tell(self, percent: int) -> None:
         self.told = time.monotonic()
-        if self.artifact is None:
-            self.artifact = create_progress_artifact(float(percent), key=key(self.stage), description=self.stage)  # pyright: ignore
-        else:
-            update_progress_artifact(self.artifact, float(percent))
+        with only_shown("the progress"):
+            if self.artifact is None:
+                self.artifact = create_progress_artifact(float(percent), key=key(self.stage), description=self.stage)  # pyright: ignore
+            else:
+                update_progress_artifact(self.artifact, float(percent))
+
+
+@contextmanager
+def only_shown(what: str) -> Iterator[None]:
+    """Nothing that goes wrong in here, such as a server that is away, may end a stage or a flow: it is only not shown."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("%s could not be shown: %s", what, error)
 
 
 def key(name: str) -> str:
@@ -56,8 +69,9 @@ def publish(root: Path) -> None:
     if not file.is_file():
         return
     rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-    create_table_artifact(rows.to_dict("records"), key="results", description="results/report.csv")  # pyright: ignore[reportArgumentType]
-    create_markdown_artifact(rows.to_markdown(index=False), key="results-text", description="results/report.csv")
-    create_link_artifact((root / "results" / "report.html").resolve().as_uri(), link_text="report.html", key="report")
-    if (address := os.environ.get("MLFLOW_TRACKING_URI", "")).startswith("http"):
-        create_link_artifact(re.sub("//[^/@]*@", "//", address), link_text="MLflow", key="mlflow")
+    with only_shown("the results"):
+        create_table_artifact(rows.to_dict("records"), key="results", description="results/report.csv")  # pyright: ignore
+        create_markdown_artifact(rows.to_markdown(index=False), key="results-text", description="results/report.csv")
+        create_link_artifact((root / "results" / "report.html").resolve().as_uri(), link_text="report.html", key="report")
+        if (address := os.environ.get("MLFLOW_TRACKING_URI", "")).startswith("http"):
+            create_link_artifact(re.sub("//[^/@]*@", "//", address), link_text="MLflow", key="mlflow")

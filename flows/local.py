@@ -41,11 +41,10 @@ def work(pool: str, limit: int | None) -> None:
     from flows.slots import slots
 
     project()
-    if not reachable(address := api_url()):
-        raise UserError(f"no Prefect server at {address}: start one with `make server`, or name another in PREFECT_API_URL")
-    mlflow = serve.mlflow(5000)
-    if "MLFLOW_TRACKING_URI" not in os.environ and mlflow.well():
-        os.environ["MLFLOW_TRACKING_URI"] = mlflow.address
+    _must_answer()
+    mlflow = serve.mlflow(0).process()
+    if "MLFLOW_TRACKING_URI" not in os.environ and mlflow:
+        os.environ["MLFLOW_TRACKING_URI"] = f"http://{serve.HOST}:{mlflow[1]}"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     many = ["--limit", str(limit or len(slots()))]
     os.execv(sys.executable, [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, *many])
@@ -53,35 +52,46 @@ def work(pool: str, limit: int | None) -> None:
 
 def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_out: bool) -> None:
     """The flow `reproduce` in this process; without a reachable server, with one that lasts as long as it."""
-    from flows.graph import read_graph
-    from flows.project import choose, project
-    from flows.reproduce import reproduce
+    from flows.project import alone, project
+    from flows.reproduce import prepare, reproduce
 
-    choose(studies or None)
-    root = project()
-    read_graph(root, targets)  # what is wrong with these is said before any flow run begins
-    with _server(needed=fan_out):
-        if fan_out:
-            from flows.fanout import Fleet
+    with alone(root := project()):
+        with _server(needed=fan_out):
+            prepare(root, studies, targets, force, fan_out)  # what is wrong with these is said before a flow run begins
+            given = (list(studies or ()), list(targets), force, fan_out)
+            state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
+        if not state.is_completed():
+            raise typer.Exit(1)
 
-            Fleet.of(root, studies)
-        state = reproduce(list(studies) if studies else None, list(targets) or None, force, fan_out, return_state=True)  # pyright: ignore[reportCallIssue]
-    if not state.is_completed():
-        raise typer.Exit(1)
+
+def deploy() -> None:
+    """Pools, deployments and the rule for silent runs, on the server of PREFECT_API_URL."""
+    from flows.project import project
+
+    project()
+    _must_answer()
+    from flows.deploy import deploy as send
+
+    typer.echo("\n".join(send()))
+
+
+def _must_answer() -> None:
+    if not reachable(address := api_url()):
+        raise UserError(f"no Prefect server at {address}: start one with `make server`, or name another in PREFECT_API_URL")
 
 
 def api_url() -> str:
     """The address of Prefect's API: PREFECT_API_URL, or that of prefect.toml."""
     from prefect.settings import PREFECT_API_URL
 
-    return str(PREFECT_API_URL.value())
+    return str(PREFECT_API_URL.value() or "(none named: PREFECT_API_URL)")
 
 
 def reachable(address: str) -> bool:
     """Whether a Prefect server answers there."""
     try:
         return httpx.get(f"{address}/health", timeout=5).is_success
-    except (httpx.TransportError, httpx.UnsupportedProtocol):
+    except (httpx.TransportError, httpx.InvalidURL):
         return False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 PROGRESS = re.compile(r"(\d{1,3})%\|")  # of a tqdm bar
 LAST_LINES = 15
-BUSY = ("is busy", "Unable to acquire lock", "already locked")
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # what DVC says of its locks
 SIGNALLED = re.compile(r"exited with (-\d+|1[3-9]\d|2[0-4]\d)\b")  # -9, or a shell's 128 + signal
 
 

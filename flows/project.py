@@ -1,8 +1,11 @@
 """The clone that a flow works in, and the studies that it works on."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from pipelines import select
 from secateur.errors import UserError
@@ -12,13 +15,21 @@ def project() -> Path:
     """The clone around the working directory: a worker's flows start in the folder that the worker was started in."""
     here = Path.cwd()
     if not (here / "dvc.yaml").is_file():
-        raise UserError(f"{here}: no dvc.yaml here; start the worker in the project's folder")
+        raise UserError(f"{here}: no dvc.yaml here; run this in the project's folder")
     return here
 
 
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """One flow at a time in a clone: another one, of other studies perhaps, waits. The same process may enter again."""
+    (folder := root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "secateur-flow.lock", thread_local=False, is_singleton=True):
+        yield
+
+
 def choose(studies: Sequence[str] | None) -> None:
-    """Write params.yaml for these studies, unless it holds them already; None leaves it as it is."""
-    if studies is not None and [select.canonical(study) for study in studies] != select.selected():
+    """Write params.yaml for these studies, unless it is just that already; None, or none, leaves it as it is."""
+    if studies and ([select.canonical(study) for study in studies] != select.selected() or not select.is_up_to_date()):
         select.use(studies)
 
 

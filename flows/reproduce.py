@@ -4,20 +4,21 @@ Each stage runs as `dvc repro --single-item` in a process of its own, so DVC dec
 it would in a serial run. A stage that fails stops only what needs it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish
-from flows.fanout import Fleet
+from flows.fanout import Fleet, fetch, push
 from flows.graph import Stage, read_graph
-from flows.process import Children, dvc, module
-from flows.project import choose, project
+from flows.process import Children
+from flows.project import alone, choose, project
 from flows.single import PATIENT, reproduce_here
 from secateur.errors import UserError
 
@@ -25,15 +26,14 @@ from secateur.errors import UserError
 @task(name="stage", task_run_name="{stage.name}", **PATIENT)
 def run_stage(stage: Stage, root: Path, force: bool, children: Children, fleet: Fleet | None) -> None:
     """One stage, here or on a worker of the pool; its lines are the task's log, its progress an artifact."""
-    log = get_run_logger().info
     if fleet is None:
         reproduce_here(children, stage, root, force)
     elif stage.gpu:
-        fleet.run(stage.name, force)
-        dvc(children, ["repro", "--single-item", "--pull", stage.name], root, line=log)  # from the run-cache
+        fleet.run(stage.name)
+        fetch(stage, root, children)
     else:
         reproduce_here(children, stage, root, force)
-        module(children, ["flows.share", stage.name], root, line=log)
+        push(stage, root, children)
 
 
 # A thread a stage: most of them only wait, for what they need or for a slot.
@@ -44,18 +44,32 @@ def reproduce(
     """Bring the studies up to date: what `dvc repro` does, on workers.
 
     Args:
-        studies: names below pipelines/; left out, those that params.yaml holds.
+        studies: names below pipelines/; left out, those that params.yaml holds. Not with `fan_out`: workers have committed ones.
         targets: stages (`prune@KEY`) or tables (`prune`) with what they need; left out, all.
-        force: run stages again that are up to date.
+        force: run stages again that are up to date. Not with `fan_out`: there a stage is known by its inputs.
         fan_out: send the stages that use a GPU to every worker of the pool, through the DVC remote; otherwise all run here.
     """
     root = project()
-    try:
-        choose(studies)
-        stages = read_graph(root, targets or ())
-        fleet = Fleet.of(root, studies) if fan_out else None
-    except UserError as error:
-        return Failed(message=str(error))
+    with alone(root):
+        try:
+            stages, fleet = prepare(root, studies, targets, force, fan_out)
+        except UserError as error:
+            return Failed(message=str(error))
+        return _run(root, stages, force, fleet)
+
+
+def prepare(
+    root: Path, studies: Sequence[str] | None, targets: Sequence[str] | None, force: bool, fan_out: bool
+) -> tuple[dict[str, Stage], Fleet | None]:
+    """What is to be run, and by whom; a `UserError` for what cannot be."""
+    if fan_out and (studies or force):
+        raise UserError("fan-out takes the studies of the commit, and no --force: python -m pipelines use STUDY, and commit")
+    fleet = Fleet(root) if fan_out else None
+    choose(studies)
+    return read_graph(root, targets or ()), fleet
+
+
+def _run(root: Path, stages: dict[str, Stage], force: bool, fleet: Fleet | None) -> State:
     children = Children()
     futures: dict[str, PrefectFuture[Any]] = {}
     try:
@@ -73,7 +87,7 @@ def reproduce(
 
 
 def _verdict(states: dict[str, State]) -> State:
-    failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]
+    failed = [name for name, state in states.items() if state.is_final() and not state.is_completed()]
     left = [name for name, state in states.items() if not state.is_final()]
     if not failed and not left:
         return Completed(message=f"{len(states)} stages are up to date")

@@ -4,10 +4,11 @@ What the servers write lies in .servers/ (Prefect's database, logs) and beside i
 """
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +41,13 @@ class Server:
     def _note(self) -> Path:
         return FOLDER / f"{self.name}.pid"
 
-    def process(self) -> psutil.Process | None:
-        """The running server that an earlier call started in this folder."""
+    def process(self) -> tuple[psutil.Process, int] | None:
+        """The running server that an earlier call started in this folder, and its port."""
         try:
-            number, started = self._note.read_text(encoding="utf-8").split()
+            number, started, port = self._note.read_text(encoding="utf-8").split()
             found = psutil.Process(int(number))
-            return found if f"{found.create_time():.2f}" == started and found.status() != psutil.STATUS_ZOMBIE else None
+            same = f"{found.create_time():.2f}" == started and found.status() != psutil.STATUS_ZOMBIE
+            return (found, int(port)) if same else None
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return None
 
@@ -58,11 +60,14 @@ class Server:
 
     def start(self) -> bool:
         """Start it in the background, unless it runs already (False), and come back when it answers."""
-        if self.process():
+        if running := self.process():
+            if running[1] != self.port:
+                raise UserError(f"{self.name} of this folder runs on port {running[1]} already: end it with python -m flows stop")
+            self._wait(lambda: self.process() is not None)
             return False
         if self.well() or _taken(self.port):
             raise UserError(f"port {self.port} of {HOST} is in use by something else: choose another one for {self.name}")
-        FOLDER.mkdir(exist_ok=True)
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
         with (FOLDER / f"{self.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *self.command],
@@ -72,20 +77,24 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        self._note.write_text(f"{child.pid} {psutil.Process(child.pid).create_time():.2f}", encoding="utf-8")
+        self._note.write_text(f"{child.pid} {psutil.Process(child.pid).create_time():.2f} {self.port}", encoding="utf-8")
+        self._wait(lambda: child.poll() is None)
+        return True
+
+    def _wait(self, alive: Callable[[], bool]) -> None:
         ended = time.monotonic() + PATIENCE
         while not self.well():
-            if child.poll() is not None or time.monotonic() > ended:
+            if not alive() or time.monotonic() > ended:
                 self.stop()
                 raise UserError(f"{self.name} did not start; see {FOLDER / self.name}.log")
             time.sleep(0.2)
-        return True
 
     def stop(self) -> bool:
         """End it and all that it started; False if it does not run."""
-        main = self.process()
-        if main is None:
+        running = self.process()
+        if running is None:
             return False
+        main = running[0]
         family = [*main.children(recursive=True), main]
         main.terminate()
         _, left = psutil.wait_procs(family, timeout=15)
@@ -100,6 +109,8 @@ def prefect(port: int) -> Server:
     """Prefect's server, its database in this folder."""
     command = ("prefect", "--no-prompt", "server", "start", "--host", HOST, "--port", str(port))
     here = {"PREFECT_HOME": str(FOLDER.resolve() / "prefect"), "PREFECT_API_URL": f"http://{HOST}:{port}/api"}
+    # Pages of other sites, open in the same browser, may not start runs.
+    here["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{HOST}:{port},http://localhost:{port}"
     return Server("prefect", port, command, "/api/health", here)
 
 
@@ -112,8 +123,6 @@ def mlflow(port: int) -> Server:
 
 def _taken(port: int) -> bool:
     """Whether another program listens there, with or without HTTP."""
-    import socket
-
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,41 +1,66 @@
-"""Give a finished stage to other clones: `python -m flows.share STAGE` in the project's folder.
+"""A finished stage on its way between clones: `python -m flows.share push STAGE`, or `fetch`, in the project's folder.
 
-`dvc push --run-cache` sends the entry but not the small results that git keeps (`cache: false`), so another clone could not
-restore the stage. This sends every output first and the entries after them: an entry in the remote is always good.
+`dvc push --run-cache` sends entries of everything that ever ran here and not the small results that git keeps (`cache: false`),
+so another clone could not restore a stage. `push` sends every output of one stage, and then its own entry: what an entry in the
+remote names is always there. `fetch` restores a stage from its entry, and never computes it.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from dvc import fs
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.stage.cache import RunCacheNotFoundError, _get_cache_hash, _get_stage_hash
+from dvc.stage.serialize import to_single_stage_lockfile
+
+LEGACY = "md5-dos2unix"  # where DVC keeps the run-cache, in the cache and in a remote
 
 
-def share(root: Path, name: str) -> int:
-    """Push the outputs of a stage that is up to date, and the run-cache; returns how many files the remote did not have."""
-    repo = Repo(str(root), _wait_for_lock=True)
-    with repo.lock:
-        (stage,) = repo.stage.collect(name)
-        if not stage.deps:
-            raise DvcException(f"{name} has no dependencies: DVC's run-cache cannot hold it")
-        stage.save_deps()
-        entry = repo.stage_cache._load(stage)  # as its `restore` does
-        if entry is None:
-            raise DvcException(f"{name} is not in the run-cache: run it here first")
-        whole = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
-        pushed = 0
-        for objects in whole.get_used_objs().values():
-            result = repo.cloud.push(objects)
-            if result.failed:
-                raise DvcException(f"{len(result.failed)} files of {name} could not be pushed")
-            pushed += len(result.transferred)
-        repo.stage_cache.transfer(repo.cache.legacy, repo.cloud.get_remote_odb(hash_name="md5-dos2unix"), force=False)
-    return pushed
+def push(repo: Repo, name: str) -> str:
+    """Give a stage that is up to date here to the remote."""
+    (stage,) = repo.stage.collect(name)
+    if not stage.deps:
+        raise DvcException(f"{name} has no dependencies: DVC's run-cache cannot hold it")
+    stage.save_deps()
+    entry = to_single_stage_lockfile(stage)
+    key, value = _get_stage_hash(stage), _get_cache_hash(entry)  # as DVC's own `save` names it
+    path = repo.stage_cache._get_cache_path(key, value)
+    if not Path(path).is_file():
+        raise DvcException(f"{name} is not in the run-cache: run it here first")
+    pushed = 0
+    for objects in repo.stage_cache._create_stage(entry, wdir=stage.wdir).get_used_objs().values():
+        result = repo.cloud.push(objects)
+        if result.failed:
+            raise DvcException(f"{len(result.failed)} files of {name} could not be pushed")
+        pushed += len(result.transferred)
+    here, there = repo.cache.legacy, repo.cloud.get_remote_odb(hash_name=LEGACY)
+    to = there.fs.join(there.path, *here.fs.parts(here.fs.relpath(path, here.path)))
+    there.fs.makedirs(there.fs.parent(to), exist_ok=True)
+    fs.generic.copy(here.fs, path, there.fs, to)
+    return f"{name}: {pushed} files pushed"
+
+
+def fetch(repo: Repo, name: str) -> str:
+    """Have what the remote has of a stage in the workspace; `dvc repro` then finds it in the run-cache."""
+    (stage,) = repo.stage.collect(name)
+    repo.stage_cache.pull(None)
+    try:
+        repo.stage_cache.restore(stage, pull=True)
+    except RunCacheNotFoundError:
+        raise DvcException(f"{name}: the remote has no result for what this clone has as its inputs") from None
+    return f"{name}: restored"
+
+
+DO: dict[str, Callable[[Repo, str], str]] = {"push": push, "fetch": fetch}
 
 
 if __name__ == "__main__":
     try:
-        print(f"{share(Path.cwd(), sys.argv[1])} files pushed")
+        repo = Repo(str(Path.cwd()), _wait_for_lock=True)
+        with repo.lock:
+            print(DO[sys.argv[1]](repo, sys.argv[2]))
     except (DvcException, LockError, OSError) as error:
         sys.exit(f"ERROR: {error}")

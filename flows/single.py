@@ -1,7 +1,9 @@
 """One stage by itself, as a task that waits for others and survives being preempted."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.cache_policies import NO_CACHE
@@ -16,10 +18,14 @@ PAUSE = 10  # seconds before another try
 INTERRUPTIONS = 3  # how often a stage may be ended from outside before it counts as failed
 
 
+_interrupted: Counter[UUID] = Counter()  # tries of each task run that were; Prefect counts all tries together
+
+
 def worth_another_try(task: Any, run: Any, state: State) -> bool:
     """Files that others use get free some time; what was ended from outside gets a few tries; all else would end the same."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Busy) or (isinstance(error, Interrupted) and run.run_count <= INTERRUPTIONS)
+    _interrupted[run.id] += isinstance(error, Interrupted)
+    return isinstance(error, Busy) or (isinstance(error, Interrupted) and _interrupted[run.id] <= INTERRUPTIONS)
 
 
 # Options of every task that runs DVC. Nothing is cached by Prefect: DVC knows what is up to date.

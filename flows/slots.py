@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from secateur.errors import UserError
 from stages._io import read_params
 
 
@@ -28,7 +29,7 @@ def visible_gpus() -> list[str]:
     """Names of GPUs as CUDA_VISIBLE_DEVICES takes them: its own list if it is set, otherwise what the driver reports."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
     asked = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
@@ -37,9 +38,12 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def slot(pause: float = 0.2) -> Iterator[Mapping[str, str]]:
-    """Wait for a free slot of this machine, whoever else runs flows here; gives the environment of a stage that holds it."""
+    """Wait for a free slot of this machine, among all flows of this user (and this TMPDIR) here; gives the environment of a
+    stage that holds it."""
     folder = Path(tempfile.gettempdir()) / f"secateur-slots-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
     choices = [
         (FileLock(folder / f"{env.get('CUDA_VISIBLE_DEVICES', f'cpu{number}')}.lock"), env) for number, env in enumerate(slots())
     ]

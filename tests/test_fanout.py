@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,31 @@ def test_a_remote_that_is_a_folder(prefect_server: str, tmp_path: Path) -> None:
     assert (project / "b0.out").is_file() and (project / "m-b0.json").is_file()
 
 
+def test_a_stage_is_pushed_alone_and_fetched_or_refused(tmp_path: Path) -> None:
+    """An entry of another stage, whose outputs nobody pushed, would lead everybody astray."""
+    project = shared(make(tmp_path / "project", wide=1), str(tmp_path / "store"))
+    run(project, "dvc", "repro")
+    other = clone(project, tmp_path / "other")
+    (other / "a.out").write_text((project / "a.out").read_text())  # what b0 reads
+    share = (sys.executable, "-m", "flows.share")
+    refused = run(other, *share, "fetch", "b@b0", check=False)
+    assert refused.returncode == 1 and "the remote has no result" in refused.stdout.splitlines()[-1]
+    assert "b@b0: 2 files pushed" in run(project, *share, "push", "b@b0").stdout
+    files = [path.relative_to(tmp_path / "store").parts for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert sorted(part[0] for part in files) == ["files", "files", "runs"]
+    run(other, *share, "fetch", "b@b0")
+    run(other, "dvc", "repro", "--single-item", "b@b0")
+    assert not intervals(other / "intervals.jsonl") and lock(other)["stages"]["b@b0"] == lock(project)["stages"]["b@b0"]
+    assert (other / "m-b0.json").read_bytes() == (project / "m-b0.json").read_bytes()
+
+
 def test_what_fan_out_cannot_do_without(prefect_server: str, tmp_path: Path) -> None:
     project = make(tmp_path / "project")
     told = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
     assert told.returncode == 2 and told.stdout.startswith("error: fan-out needs a default DVC remote")
     shared(project, str(tmp_path / "store"))
+    told = run(project, *flows("reproduce", "--fan-out", "--force"), check=False, PREFECT_API_URL=prefect_server)
+    assert told.returncode == 2 and told.stdout.startswith("error: fan-out takes the studies of the commit, and no --force")
     (project / "step.py").write_text("pass")
     told = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
     assert told.returncode == 2 and "commit step.py" in told.stdout

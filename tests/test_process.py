@@ -1,5 +1,6 @@
 """Commands that end with their starter, what their ends mean, and slots that nobody can keep."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -8,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import psutil
 import pytest
 
-from flows import slots
+from flows import artifacts, slots
 from flows.process import Busy, Children, Interrupted, StageFailed, meaning
+from flows.single import INTERRUPTIONS, worth_another_try
 from tests.flow_project import environment, until
 
 
@@ -72,6 +76,7 @@ def test_a_starter_that_is_killed_takes_the_command_with_it(tmp_path: Path) -> N
         (255, "ERROR: failed to reproduce 'x': failed to run: python -m stages prune x, exited with -9", Interrupted),
         (255, "ERROR: failed to reproduce 'x': failed to run: python -m stages prune x, exited with 143", Interrupted),
         (255, "ERROR: '/p/a.txt' is busy, it is being blocked by:", Busy),
+        (255, "ValueError: device cuda:0 is busy", StageFailed),
         (255, "ERROR: Unable to acquire lock. Most likely another DVC process is running", Busy),
         (2, "error: unknown key of `runs`", StageFailed),
         (137, "", Interrupted),
@@ -79,6 +84,28 @@ def test_a_starter_that_is_killed_takes_the_command_with_it(tmp_path: Path) -> N
 )
 def test_what_is_worth_another_try(code: int, line: str, kind: type[Exception]) -> None:
     assert type(meaning("dvc repro x", code, [line])) is kind
+
+
+def test_what_cannot_be_shown_ends_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Prefect's server may be away for a moment while a stage runs for hours."""
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("the server is away")
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", away)
+    monkeypatch.setattr(artifacts, "get_run_logger", lambda: logging.getLogger("stage"))
+    monkeypatch.setattr(artifacts, "EVERY", 0.0)
+    artifacts.Progress("prune@x")(50)
+    assert "the progress could not be shown: the server is away" in caplog.text
+
+
+def test_interruptions_are_counted_by_themselves() -> None:
+    run = SimpleNamespace(id=uuid4())
+    answers = []
+    for error in [Busy()] * 5 + [Interrupted()] * (INTERRUPTIONS + 1) + [StageFailed()]:
+        state = SimpleNamespace(result=lambda raise_on_failure, error=error: error)
+        answers.append(worth_another_try(None, run, state))  # pyright: ignore[reportArgumentType]
+    assert answers == [True] * (5 + INTERRUPTIONS) + [False, False]
 
 
 @pytest.fixture

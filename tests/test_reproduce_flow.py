@@ -80,6 +80,12 @@ def test_it_waits_for_a_dvc_that_is_at_work(project: Path, reproduce: Reproduce,
     assert lock(slow) == serial(slow)
 
 
+def test_two_flows_in_one_clone_come_one_after_the_other(project: Path, prefect_server: str, tmp_path: Path) -> None:
+    both = [start(project, *flows("reproduce"), log=tmp_path / f"{n}.log", PREFECT_API_URL=prefect_server) for n in range(2)]
+    assert [flow.wait(200) for flow in both] == [0, 0]
+    assert sorted(names(project)) == ["a", "b0", "b1", "c"] and lock(project) == serial(project)
+
+
 def test_a_cancelled_flow_leaves_nothing_behind(project: Path, prefect_server: str, tmp_path: Path) -> None:
     slow = make(tmp_path / "slow", seconds=100, wide=1)
     flow = start(slow, *flows("reproduce"), log=tmp_path / "log", PREFECT_API_URL=prefect_server)

@@ -67,10 +67,20 @@ def test_they_listen_on_the_loopback_only(servers: Servers) -> None:
     assert {entry.raddr.ip for entry in found if entry.raddr} <= {"127.0.0.1"}, "nobody was called outside"
 
 
+def test_other_sites_pages_may_not_start_runs(servers: Servers) -> None:
+    url = f"{servers.settings['PREFECT_API_URL']}/deployments/filter"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    for origin, allowed in (("http://example.org", False), (f"http://127.0.0.1:{servers.prefect}", True)):
+        answer = httpx.options(url, headers=asked | {"Origin": origin})
+        assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+
+
 def test_a_stranger_on_the_port_is_one_line(servers: Servers, tmp_path: Path) -> None:
     other = make(tmp_path / "other")
     told = run(other, *flows("server", "--port", str(servers.prefect), "--mlflow-port", str(servers.mlflow)), check=False)
     assert told.returncode == 2 and told.stdout.startswith(f"error: port {servers.prefect} of 127.0.0.1 is in use")
+    told = run(servers.folder, *flows("server", "--port", str(free_port())), check=False)
+    assert told.returncode == 2 and f"runs on port {servers.prefect} already" in told.stdout
 
 
 def test_a_deployment_runs_on_the_worker_and_both_pages_show_it(servers: Servers, tmp_path: Path) -> None:
