@@ -48,7 +48,7 @@ class Children:
         """Exit code and last lines of a command; every line is passed on as it comes, bars of tqdm as percentages."""
         with self._lock:
             if self._ended:
-                raise Interrupted("this run is being ended")
+                raise StageFailed("not begun: its flow is being ended")
             child = subprocess.Popen(
                 [sys.executable, "-m", "flows.lifeline", *command],
                 cwd=cwd,
@@ -67,7 +67,10 @@ class Children:
                 else:
                     last.append(text)
                     line(text)
-            return child.wait(), list(last)
+            code = child.wait()
+            if self._ended:  # no other try: whoever wanted the result is gone
+                raise StageFailed("ended with its flow")
+            return code, list(last)
         finally:
             with self._lock:
                 self._running.discard(child)

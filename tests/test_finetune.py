@@ -315,7 +315,7 @@ def test_mlflow_alone_is_told_and_only_if_it_is_named(
     from secateur.finetune import trainer
 
     asked: list[str] = []
-    monkeypatch.setattr(trainer, "need", lambda *packages: asked.extend(packages))
+    monkeypatch.setattr(trainer, "need", lambda work, *packages: asked.extend(packages))
     monkeypatch.setenv("WANDB_PROJECT", "p")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if server:

@@ -45,15 +45,20 @@ def test_lines_percentages_and_the_exit_code_arrive(tmp_path: Path) -> None:
 
 def test_ending_reaches_grandchildren_and_nothing_starts_after_it(tmp_path: Path) -> None:
     children = Children()
-    ended: list[int] = []
-    program = "sleep 300 & echo $! > pid; wait"
-    thread = threading.Thread(target=lambda: ended.append(children.run(["sh", "-c", program], tmp_path)[0]))
+    ended: list[str] = []
+
+    def command() -> None:
+        with pytest.raises(StageFailed) as caught:  # which is not tried again
+            children.run(["sh", "-c", "sleep 300 & echo $! > pid; wait"], tmp_path)
+        ended.append(str(caught.value))
+
+    thread = threading.Thread(target=command)
     thread.start()
     grandchild = pid_in(tmp_path / "pid")
     children.end()
     thread.join(30)
-    assert ended and ended[0] > 128 and not alive(grandchild)
-    with pytest.raises(Interrupted):
+    assert ended == ["ended with its flow"] and not alive(grandchild)
+    with pytest.raises(StageFailed, match="not begun"):
         children.run(["true"], tmp_path)
 
 
