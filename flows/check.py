@@ -17,6 +17,9 @@ from flows.drift.difference import Difference
 from flows.drift.plan import plan
 from flows.drift.report import counted, machines, show, summary, table
 from flows.drift.state import LOCK, State, objects_of, read_state
+from flows.graph import read_graph
+from flows.repository import changed as changed_files
+from flows.repository import head
 from secateur.artifacts import write_text
 from secateur.errors import UserError
 
@@ -28,7 +31,7 @@ def run(targets: Sequence[str], *, keep: bool, bless: bool, report: Path | None)
     project's own; `report` is a file that gets the table as Markdown. Raises `UserError` for bad input.
     """
     project = Path.cwd()
-    commit, changed = clone.head(project), clone.changed(project)
+    commit, changed = head(project), changed_files(project)
     if bless:
         if targets:
             raise UserError("--accept needs a full run: leave out --target")
@@ -50,7 +53,8 @@ def run(targets: Sequence[str], *, keep: bool, bless: bool, report: Path | None)
 def _check(project: Path, commit: str, folder: Path, targets: Sequence[str], bless: bool, report: Path | None) -> bool:
     """Whether the state of `commit` could not be had again."""
     clone.clone(project, commit, folder)
-    clone.check_targets(folder, targets)
+    if targets:
+        read_graph(folder, targets)  # an unknown one is said before anything runs
     exact, conditions = _conditions(folder, bless)
     typer.echo(conditions)
     committed = _committed(folder, project, bless)

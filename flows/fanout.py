@@ -21,7 +21,8 @@ from prefect.states import Cancelling
 
 from flows.graph import Stage, read_graph
 from flows.process import Busy, Children, Interrupted, StageFailed, dvc, module
-from flows.project import changed_code, commit, project
+from flows.project import changed_code, project
+from flows.repository import head
 from flows.single import PATIENT, reproduce_here
 from flows.slots import slot
 from secateur.errors import UserError
@@ -40,13 +41,13 @@ class Fleet:
         if not Repo(str(root)).config["core"].get("remote"):
             raise UserError("fan-out needs a default DVC remote that all workers reach: dvc remote add --default NAME URL")
         if changed := changed_code(root):
-            raise UserError(f"fan-out needs committed code, workers run {commit(root)[:12]}: commit {', '.join(changed[:5])}")
+            raise UserError(f"fan-out needs committed code, workers run {head(root)[:12]}: commit {', '.join(changed[:5])}")
         with get_client(sync_client=True) as client:
             try:
                 client.read_deployment_by_name(DEPLOYMENT)
             except ObjectNotFound:
                 raise UserError(f"Prefect has no deployment {DEPLOYMENT}: run `python -m flows deploy`") from None
-        self.commit = commit(root)
+        self.commit = head(root)
         self._running: set[UUID] = set()
         self._ended = False
         self._lock = threading.Lock()
@@ -139,7 +140,7 @@ def stage(name: str, commit: str) -> None:
 
 
 def _same_code(root: Path, wanted: str) -> None:
-    if (found := commit(root)) != wanted:
+    if (found := head(root)) != wanted:
         raise UserError(f"{root} is at {found[:12]}, the coordinator at {wanted[:12]}: update this worker's clone (git pull)")
     if changed := changed_code(root):
         raise UserError(f"{root}: uncommitted changes in {', '.join(changed[:5])}: a worker runs committed code only")

@@ -8,11 +8,11 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.states import Completed, Failed
 
 from flows import track
-from flows.artifacts import only_shown
 from flows.drift import Difference, State, differences, machine, read_state, table
 from flows.drift.state import LOCK
 from flows.project import alone, project
 from flows.reproduce import reproduce
+from secateur.errors import UserError
 
 
 @flow(name="nightly")
@@ -30,14 +30,23 @@ def nightly(studies: list[str] | None = None) -> PrefectState:
         before = read_state(root) if (root / LOCK).is_file() else None
         done = reproduce(studies, force=True, return_state=True)  # pyright: ignore[reportCallIssue]
         drift = _drift(root, before)
-        with only_shown("the night in MLflow"):
-            track.run()
+        untracked = _track()
     if drift:
         create_markdown_artifact(table(drift), key="drift", description="what is not as it was the day before")
         return Failed(message=f"drift: {len(drift)} differences to the day before; see the artifact `drift`")
-    if before is None and done.is_completed():
-        return Completed(message="the first night: there was no state to compare with")
-    return Completed(message="as it was the day before") if done.is_completed() else done
+    if not done.is_completed():
+        return done
+    seen = "as it was the day before" if before else "the first night: there was no state to compare with"
+    return Failed(message=f"{seen}; not tracked: {untracked}") if untracked else Completed(message=seen)
+
+
+def _track() -> str | None:
+    """What kept the night out of MLflow, if anything: the comparison is worth telling all the same."""
+    try:
+        track.run()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _drift(root: Path, before: State | None) -> list[Difference]:

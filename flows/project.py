@@ -1,12 +1,11 @@
 """The clone that a flow works in, and the studies that it works on."""
 
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
-
+from flows.locks import holding
+from flows.repository import changed
 from pipelines import select
 from secateur.errors import UserError
 
@@ -19,12 +18,10 @@ def project() -> Path:
     return here
 
 
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One flow at a time in a clone: another one, of other studies perhaps, waits. The same process may enter again."""
+def alone(root: Path) -> AbstractContextManager[None]:
+    """One flow at a time in a clone: another one, of other studies perhaps, waits."""
     (folder := root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "secateur-flow.lock", thread_local=False, is_singleton=True):
-        yield
+    return holding(folder / "secateur-flow.lock", "runs a flow in this clone")
 
 
 def choose(studies: Sequence[str] | None) -> None:
@@ -33,19 +30,7 @@ def choose(studies: Sequence[str] | None) -> None:
         select.use(studies)
 
 
-def commit(root: Path) -> str:
-    """The commit that a clone is at."""
-    return _git(root, "rev-parse", "HEAD")
-
-
 def changed_code(root: Path) -> list[str]:
     """Tracked files that differ from the commit, less those that running stages changes (dvc.lock, results, .gitignore)."""
-    found = (line[2:].strip() for line in _git(root, "status", "--porcelain", "--untracked-files=no").splitlines())
-    return [path for path in found if path != "dvc.lock" and not path.startswith("results/") and Path(path).name != ".gitignore"]
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{root}: git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.rstrip()
+    made = ("dvc.lock", "results/")
+    return [path for path in changed(root) if not path.startswith(made) and Path(path).name != ".gitignore"]

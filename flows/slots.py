@@ -3,15 +3,13 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from secateur.errors import UserError
+from flows.locks import private_folder
 from stages._io import read_params
 
 
@@ -40,10 +38,7 @@ def visible_gpus() -> list[str]:
 def slot(pause: float = 0.2) -> Iterator[Mapping[str, str]]:
     """Wait for a free slot of this machine, among all flows of this user (and this TMPDIR) here; gives the environment of a
     stage that holds it."""
-    folder = Path(tempfile.gettempdir()) / f"secateur-slots-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
+    folder = private_folder("slots")
     choices = [
         (FileLock(folder / f"{env.get('CUDA_VISIBLE_DEVICES', f'cpu{number}')}.lock"), env) for number, env in enumerate(slots())
     ]

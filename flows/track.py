@@ -26,7 +26,7 @@ def run() -> "Summary":
     from tqdm import tqdm
 
     from flows.tracking.live import live_runs
-    from flows.tracking.locked import read_lock
+    from flows.tracking.locked import stages_of_lock
     from flows.tracking.mirror import Mirror
     from flows.tracking.origin import commit_tags
     from flows.tracking.study_run import StudyRuns
@@ -34,7 +34,7 @@ def run() -> "Summary":
 
     with ExitStack() as stack:
         stack.enter_context(alone())
-        studies, commit = read(read_params(), read_lock()), commit_tags()
+        studies, commit = read(read_params(), stages_of_lock()), commit_tags()
         client = stack.enter_context(answering(makes=True))
         experiment = make_experiment(client)
         live = live_runs(client, experiment)

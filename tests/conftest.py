@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages._io import offline_and_silent
 
@@ -11,6 +12,9 @@ offline_and_silent()  # before torch starts its threads
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 VOCABULARY = 96
 LLAMA = {
@@ -116,6 +120,14 @@ def tracked_copy(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     root = shutil.copytree(tracked, tmp_path / "project")
     _inside(root, monkeypatch)
     return root
+
+
+@pytest.fixture
+def client(project: Path) -> "MlflowClient":
+    """Of the database of the test's own project."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(database := f"sqlite:///{project}/mlflow.db", database)
 
 
 def _inside(root: Path, patch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,6 @@ def project(tracked_copy: Path) -> Path:
     return tracked_copy
 
 
-@pytest.fixture
-def client(project: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{project}/mlflow.db", f"sqlite:///{project}/mlflow.db")
-
-
 def test_the_table_says_what_was_measured(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare.run("smoke")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]

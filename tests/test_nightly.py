@@ -8,11 +8,18 @@ import httpx
 import pytest
 
 from secateur.artifacts import read_json, write_json
+from secateur.errors import UserError
 from tests.check_project import METRIC, PPL, dvc, make_project, make_state
 from tests.flow_project import run
 
 pytestmark = pytest.mark.slow
+AWAY = "from flows import track; from tests.test_nightly import away; track.run = away"
 NIGHT = "from flows.nightly import nightly; state = nightly(return_state=True); print('ended:', state.type.value, state.message)"
+
+
+def away() -> None:
+    """What `track` says when its server does not answer."""
+    raise UserError("MLflow is away")
 
 
 def test_a_night_is_as_the_day_before_or_says_what_is_not(
@@ -34,5 +41,5 @@ def test_a_night_is_as_the_day_before_or_says_what_is_not(
     assert "ended: FAILED drift: " in night, night
     (shown,) = httpx.post(f"{prefect_server}/artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["drift"]}}}).json()
     assert f"eval-ppl@{PPL}" in shown["data"] and "perplexity" in shown["data"]
-    night = run(root, sys.executable, "-c", NIGHT, **settings).stdout
-    assert "ended: COMPLETED" in night, "the state is the pipeline's own again"
+    night = run(root, sys.executable, "-c", f"{AWAY}; {NIGHT}", **settings).stdout
+    assert "ended: FAILED as it was the day before; not tracked: MLflow is away" in night, night

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from flows import artifacts, slots
+from flows import artifacts, locks, slots
 from flows.process import Busy, Children, Interrupted, StageFailed, meaning
 from flows.single import INTERRUPTIONS, worth_another_try
 from tests.flow_project import environment, until
@@ -123,7 +123,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], 
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        monkeypatch.setattr(slots.tempfile, "gettempdir", lambda: str(tmp_path))
+        monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
 
     return of
 

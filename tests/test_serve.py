@@ -99,9 +99,9 @@ def test_a_deployment_runs_on_the_worker_and_both_pages_show_it(servers: Servers
 
     make_tracked(tmp_path / "tracked")
     run(tmp_path / "tracked", *flows("track"), **servers.settings)
-    page = f"http://127.0.0.1:{servers.mlflow}/#/experiments/1"
+    page = f"http://127.0.0.1:{servers.mlflow}/#/experiments/1/runs"
     visit(page, tmp_path, f"--screenshot={tmp_path / 'mlflow.png'}")
-    assert "secateur" in visit(page, tmp_path, "--dump-dom").stdout
+    assert ">smoke<" in visit(page, tmp_path, "--dump-dom").stdout, "the run of the study is listed"
     assert (tmp_path / "mlflow.png").stat().st_size > 10_000
 
 

@@ -23,11 +23,6 @@ def project(tracked_copy: Path) -> Path:
     return tracked_copy
 
 
-@pytest.fixture
-def client(project: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{project}/mlflow.db", f"sqlite:///{project}/mlflow.db")
-
-
 def test_metrics_are_the_report(project: Path, client: MlflowClient) -> None:
     """Every number of report.csv under its column's name; a study of its own above its subjects."""
     runs = subjects(client)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.drift import machine
-from flows.drift.clone import git
 from flows.drift.state import LOCK, State
+from flows.repository import git
 from secateur.artifacts import temporary
 from secateur.errors import UserError
 from stages._io import RESULTS

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.drift.clone import git
+from flows.repository import git
 from secateur.errors import UserError
 
 REPORT = "results/report.csv"

@@ -6,34 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.drift.state import LOCK, stages_of
-from secateur.errors import UserError, unknown_name
+from flows.drift.state import LOCK
+from flows.repository import FOREIGN, git
+from secateur.errors import UserError
 from stages._io import RESULTS, SILENT
 from stages._sources import MIRROR
 
 # What would make git, Python or DVC look elsewhere than into the clone, and whom a check has nothing to tell.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "PYTHONSAFEPATH", "PYTHONHOME", "MLFLOW_TRACKING_URI")
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """What git says in `folder`; its complaint is a `UserError`."""
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"git {arguments[0]}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
-def head(project: Path) -> str:
-    """The commit that is checked; `project` has to be the top folder of a git repository with one."""
-    if Path(git(project, "rev-parse", "--show-toplevel").strip()) != project.resolve():
-        raise UserError(f"{project} is not the top folder of its git repository; run in the project's folder")
-    return git(project, "rev-parse", "--verify", "HEAD").strip()
-
-
-def changed(project: Path) -> list[str]:
-    """Files that git knows and that are not as they were committed."""
-    return git(project, "diff", "--name-only", "--no-renames", "HEAD").splitlines()
+ELSEWHERE = (*FOREIGN, "PYTHONSAFEPATH", "PYTHONHOME", "MLFLOW_TRACKING_URI")
 
 
 def clone(project: Path, commit: str, folder: Path) -> Path:
@@ -54,14 +34,6 @@ def forget(clone: Path) -> None:
             (clone / file).unlink()
 
 
-def check_targets(clone: Path, targets: Sequence[str]) -> None:
-    """Every target has to be a stage (`prune@KEY`), or all stages of one kind (`prune`)."""
-    stages = set(stages_of(clone)) if targets else set()
-    for target in targets:
-        if target not in stages | {stage.partition("@")[0] for stage in stages}:
-            raise unknown_name("stage", target, stages)
-
-
 def run(clone: Path, targets: Sequence[str]) -> int:
     """`dvc repro` in the clone, its output here; returns its exit code."""
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *targets]
@@ -70,7 +42,7 @@ def run(clone: Path, targets: Sequence[str]) -> int:
 
 def environment(clone: Path) -> Mapping[str, str]:
     """This environment's Python and the clone's code; no settings and no memory of DVC outside of the clone."""
-    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     beside = clone.parent
     if mirror := kept.get(MIRROR):
         kept[MIRROR] = str(Path(mirror).expanduser().resolve())

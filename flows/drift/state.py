@@ -67,7 +67,10 @@ def read_lock(path: Path) -> dict[str, Any]:
         return {name: {"cmd": entry["cmd"], **entry} for name, entry in stages.items()}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `dvc repro` makes it") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        raise UserError(f"{path}{f', line {where.line + 1}' if where else ''}: not valid YAML; is a merge unfinished?") from None
+    except (UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is not a dvc.lock: must be YAML with a mapping `stages`, each with its `cmd`") from None
 
 

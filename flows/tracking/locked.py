@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from flows.drift.state import read_lock
 from flows.tracking.content import Input
-from secateur.errors import UserError
 
 LOCK = Path("dvc.lock")
 ROLES = {
@@ -21,16 +19,9 @@ ROLES = {
 Lock = Mapping[str, Mapping[str, Any]]
 
 
-def read_lock() -> Lock:
+def stages_of_lock() -> Lock:
     """The stages of dvc.lock by name; none if there is no such file."""
-    if not LOCK.is_file():
-        return {}
-    try:
-        read = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        raise UserError(f"{LOCK}{f', line {where.line + 1}' if where else ''}: not valid YAML; is a merge unfinished?") from None
-    return (read or {}).get("stages") or {}
+    return read_lock(LOCK) if LOCK.is_file() else {}
 
 
 def inputs(lock: Lock, stages: list[str]) -> list[Input]:

@@ -2,9 +2,12 @@
 
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from flows.repository import git
+from secateur.errors import UserError
 
 COMMIT, COMMITTED = "mlflow.source.git.commit", "secateur.committed"
 PACKAGES = ("torch", "transformers", "safetensors", "datasets", "lm-eval", "peft", "accelerate", "dvc", "mlflow")
@@ -12,10 +15,11 @@ PACKAGES = ("torch", "transformers", "safetensors", "datasets", "lm-eval", "peft
 
 def commit_tags() -> dict[str, str]:
     """HEAD, and whether it holds params.yaml, dvc.lock and results/ as they are; nothing outside of a git repository."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    try:
+        commit = git(Path.cwd(), "rev-parse", "HEAD").strip()
+        changed = git(Path.cwd(), "status", "--porcelain", "--", "params.yaml", "dvc.lock", "results")
+    except UserError:
         return {}
-    changed = _git("status", "--porcelain", "--", "params.yaml", "dvc.lock", "results")
     return {COMMIT: commit, COMMITTED: str(not changed).lower()}
 
 
@@ -34,11 +38,3 @@ def environment() -> str:
             packages[name] = None
     here = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
     return json.dumps(here | {"packages": packages}, indent=1)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
