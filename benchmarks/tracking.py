@@ -61,7 +61,7 @@ def floor(folder: Path) -> float:
     from flows.tracking.mirror import dataset
     from stages._io import read_params
 
-    ((study,), client) = subjects.read(read_params(), locked.read_lock()), MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    ((study,), client) = subjects.read(read_params(), locked.stages_of_lock()), MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment(f"floor-{time.time_ns()}")
 
     def send() -> None:

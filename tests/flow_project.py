@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 400.0  # seconds a test waits for what must come, on a machine that does much else; no promise of speed
 PACKAGES = ("flows", "stages", "pipelines", "secateur")
 STEP = """
 import json, os, sys, time
@@ -137,12 +139,20 @@ def intervals(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
-def until(true: Any, seconds: float = 60.0) -> None:
-    """Wait until `true()` is; fail after so many seconds."""
-    ended = time.monotonic() + seconds
+def until(true: Any) -> None:
+    """Wait until `true()` is; fail when patience ends."""
+    ended = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < ended, "it did not happen in time"
         time.sleep(0.1)
+
+
+def answers(address: str) -> bool:
+    """Whether a server is there that says yes."""
+    try:
+        return httpx.get(address).is_success
+    except httpx.TransportError:
+        return False
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -70,10 +69,8 @@ def test_the_library_is_there_without_what_fine_tuning_needs() -> None:
 
 @pytest.mark.parametrize("module", ["stages", "pipelines", "flows"])
 def test_help_is_quick_and_teaches(module: str) -> None:
-    started = time.monotonic()
     shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "Commands" in shown.stdout
-    assert time.monotonic() - started < 5, "a command that only shows its help has imported torch"
     heavy = f"import sys, {module}.__main__; sys.exit(bool({HEAVY} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT).returncode == 0
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
 import psutil
 import pytest
 
-from tests.flow_project import clone, flows, free_port, intervals, lock, make, run, serial, start, until
+from tests.flow_project import PATIENCE, answers, clone, flows, free_port, intervals, lock, make, run, serial, start, until
 
 pytestmark = pytest.mark.slow
 KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "something", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -26,17 +25,10 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     port = free_port()
     server = start(tmp_path, "moto_server", "-H", "127.0.0.1", "-p", str(port), log=tmp_path / "s3.log")
     address = f"http://127.0.0.1:{port}"
-    until(lambda: _answers(address), 60)
+    until(lambda: answers(address))
     storage: Any = boto3.resource("s3", endpoint_url=address)
     yield storage.create_bucket(Bucket="bucket")
     server.kill()
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(address).is_success
-    except httpx.TransportError:
-        return False
 
 
 def shared(project: Path, url: str, endpoint: str | None = None) -> Path:
@@ -68,9 +60,9 @@ def test_two_clones_one_of_them_dies(prefect_server: str, bucket: Any, tmp_path:
     workers = [worker(doomed, prefect_server), worker(project, prefect_server)]
     try:
         coordinator = start(project, *flows("reproduce", "--fan-out"), log=tmp_path / "log", PREFECT_API_URL=prefect_server)
-        until(lambda: list(doomed.glob("b*.pid")), 180)
+        until(lambda: list(doomed.glob("b*.pid")))
         kill(workers[0])
-        assert coordinator.wait(420) == 0, (tmp_path / "log").read_text()
+        assert coordinator.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         for process in workers:
             process.kill()

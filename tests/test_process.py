@@ -18,7 +18,7 @@ import pytest
 from flows import artifacts, locks, slots
 from flows.process import Busy, Children, Interrupted, StageFailed, meaning
 from flows.single import INTERRUPTIONS, worth_another_try
-from tests.flow_project import environment, until
+from tests.flow_project import PATIENCE, environment, until
 
 
 def alive(pid: int) -> bool:
@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
 
 def pid_in(file: Path) -> int:
     """The number that a process wrote into the file."""
-    until(lambda: file.is_file() and file.read_text().strip(), 20)
+    until(lambda: file.is_file() and file.read_text().strip())
     return int(file.read_text())
 
 
@@ -56,7 +56,7 @@ def test_ending_reaches_grandchildren_and_nothing_starts_after_it(tmp_path: Path
     thread.start()
     grandchild = pid_in(tmp_path / "pid")
     children.end()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert ended == ["ended with its flow"] and not alive(grandchild)
     with pytest.raises(StageFailed, match="not begun"):
         children.run(["true"], tmp_path)
@@ -71,7 +71,7 @@ def test_a_starter_that_is_killed_takes_the_command_with_it(tmp_path: Path) -> N
     command = pid_in(tmp_path / "pid")
     assert alive(command)
     os.kill(starter.pid, signal.SIGKILL)
-    until(lambda: not alive(command), 20)
+    until(lambda: not alive(command))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_holder_that_is_killed_frees_its_slot(machine: Callable[[int], None], 
         "from flows.slots import slot\nwith slot():\n pathlib.Path('held').touch(); time.sleep(300)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment(tmp_path))
-    until((tmp_path / "held").exists, 30)
+    until((tmp_path / "held").exists)
     holder.kill()
     holder.wait()
     with slots.slot(pause=0.05) as environment_:

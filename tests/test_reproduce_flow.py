@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flow_project import clone, flows, intervals, lock, make, run, serial, start, until
+from tests.flow_project import PATIENCE, clone, flows, intervals, lock, make, run, serial, start, until
 from tests.test_process import alive, pid_in
 
 pytestmark = pytest.mark.slow
@@ -75,14 +75,14 @@ def test_it_waits_for_a_dvc_that_is_at_work(project: Path, reproduce: Reproduce,
     other = start(slow, "dvc", "repro", "b@b0", log=tmp_path / "dvc.log")
     until((slow / "a.pid").exists)
     done = reproduce(slow)
-    assert done.returncode == 0 and other.wait(60) == 0, done.stdout
+    assert done.returncode == 0 and other.wait(PATIENCE) == 0, done.stdout
     assert sorted(names(slow)) == ["a", "b0", "c"], "nobody ran anything twice"
     assert lock(slow) == serial(slow)
 
 
 def test_two_flows_in_one_clone_come_one_after_the_other(project: Path, prefect_server: str, tmp_path: Path) -> None:
     both = [start(project, *flows("reproduce"), log=tmp_path / f"{n}.log", PREFECT_API_URL=prefect_server) for n in range(2)]
-    assert [flow.wait(200) for flow in both] == [0, 0]
+    assert [flow.wait(PATIENCE) for flow in both] == [0, 0]
     assert sorted(names(project)) == ["a", "b0", "b1", "c"] and lock(project) == serial(project)
 
 
@@ -91,8 +91,8 @@ def test_a_cancelled_flow_leaves_nothing_behind(project: Path, prefect_server: s
     flow = start(slow, *flows("reproduce"), log=tmp_path / "log", PREFECT_API_URL=prefect_server)
     stage = pid_in(slow / "a.pid")
     flow.send_signal(signal.SIGTERM)
-    assert flow.wait(60) != 0
-    until(lambda: not alive(stage), 20)
+    assert flow.wait(PATIENCE) != 0
+    until(lambda: not alive(stage))
     assert not (slow / "dvc.lock").exists() and not (slow / "a.out").exists()
 
 
@@ -105,7 +105,7 @@ def test_one_gpu_for_all_and_a_killed_flow_gives_it_back(project: Path, prefect_
     try:
         both = [start(folder, *flows("reproduce"), log=tmp_path / f"{folder.name}.log", **shared) for folder in (project, other)]
         for flow in both:
-            assert flow.wait(240) == 0, [(tmp_path / f"{folder.name}.log").read_text() for folder in (project, other)]
+            assert flow.wait(PATIENCE) == 0, [(tmp_path / f"{folder.name}.log").read_text() for folder in (project, other)]
         ran = [entry for entry in intervals(tmp_path / "intervals.jsonl") if entry["name"][0] == "b"]
         assert len(ran) == 4
         assert all(before["ended"] <= after["began"] for before, after in pairwise(ran))
@@ -117,7 +117,7 @@ def test_one_gpu_for_all_and_a_killed_flow_gives_it_back(project: Path, prefect_
         stage = pid_in(endless / "b0.pid")
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
-        until(lambda: not alive(stage), 30)
+        until(lambda: not alive(stage))
         after = run(project, *flows("reproduce", "b@b0", "--force"), check=False, **shared)
         assert after.returncode == 0, after.stdout
     finally:

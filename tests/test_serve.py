@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.browser import visit
-from tests.flow_project import flows, free_port, intervals, lock, make, run, serial, start, until
+from tests.flow_project import PATIENCE, flows, free_port, intervals, lock, make, run, serial, start, until
 from tests.test_process import alive, pid_in
 from tests.tracked_data import make_project as make_tracked
 
@@ -45,7 +45,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     worker = start(folder, *flows("worker"), log=folder.parent / "worker.log", **found.settings)
     yield found
     worker.terminate()
-    worker.wait(60)
+    worker.wait(PATIENCE)
     family = _processes(folder)
     assert "ended: prefect, mlflow" in run(folder, *flows("stop")).stdout
     assert not [process for process in family if alive(process.pid)]
@@ -116,9 +116,9 @@ def test_cancelling_ends_the_stage_and_frees_its_place(servers: Servers) -> None
         stage = pid_in(folder / "b0.pid")
         number = next(word for line in told.splitlines() if "UUID" in line for word in line.split() if word.count("-") == 4)
         run(folder, "prefect", "--no-prompt", "flow-run", "cancel", number, **servers.settings)
-        until(lambda: not alive(stage), 90)
+        until(lambda: not alive(stage))
         address = f"{servers.settings['PREFECT_API_URL']}/flow_runs/{number}"
-        until(lambda: httpx.get(address).json()["state_type"] == "CANCELLED", 90)
+        until(lambda: httpx.get(address).json()["state_type"] == "CANCELLED")
     finally:
         graph.write_text(quick)
     before = len(intervals(folder / "intervals.jsonl"))

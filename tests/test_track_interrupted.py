@@ -3,23 +3,19 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
 
+from tests.flow_project import PATIENCE, ROOT, answers, free_port, until
 from tests.mlflow_state import state, subjects
 from tests.tracked_data import COLUMN, WANDA, edit, make_project, write_report
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
 COUNT = 8
 KILLED = """
 import os, signal, sys
@@ -114,9 +110,7 @@ def test_two_at_once_make_no_duplicates(project: Path, client: MlflowClient) -> 
 @pytest.fixture
 def server(project: Path) -> Iterator[str]:
     """The address of an MLflow server over the project's database, started as `python -m flows server` does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     store = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlartifacts")
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     address = f"http://127.0.0.1:{port}"
@@ -124,23 +118,11 @@ def server(project: Path) -> Iterator[str]:
         command = [sys.executable, "-m", "mlflow", "server", *store, *where]
         started = subprocess.Popen(command, cwd=project, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait(f"{address}/health", started, project / "server.log")
+            until(lambda: answers(f"{address}/health"))
             yield address
         finally:
             os.killpg(started.pid, signal.SIGTERM)
-            started.wait(30)
-
-
-def _wait(address: str, started: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert started.poll() is None, log.read_text()
-        try:
-            with urlopen(address, timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.5)
-    raise AssertionError(log.read_text())
+            started.wait(PATIENCE)
 
 
 def test_over_http_and_then_without_the_server(project: Path, client: MlflowClient, server: str) -> None:

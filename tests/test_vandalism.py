@@ -9,7 +9,7 @@ import pytest
 
 from tests import check_project
 from tests.check_project import copy_project, git, make_project
-from tests.flow_project import flows, lock, run, start
+from tests.flow_project import PATIENCE, flows, lock, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_two_repros_a_flow_and_a_track_at_once(tiny_model: Callable[[str], Path]
         name: start(loud, *command, log=tmp_path / f"{name}.log", PREFECT_API_URL=prefect_server, PYTHONPATH=str(loud))
         for name, command in commands.items()
     }
-    codes = {name: process.wait(400) for name, process in running.items()}
+    codes = {name: process.wait(PATIENCE) for name, process in running.items()}
     logs = {name: (tmp_path / f"{name}.log").read_text() for name in running}
     assert codes["flow"] == 0, logs["flow"]
     for name in ("repro", "again"):  # which may find a file in use, and have to say so
