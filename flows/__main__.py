@@ -1,7 +1,7 @@
 """Run the graph on workers, see its results, check that they can be had again.
 
 \b
-python -m flows server                  # Prefect and MLflow on this machine, for this machine only
+    python -m flows server                  # Prefect and MLflow on this machine, for this machine only
     python -m flows worker                  # a worker for it: one job a GPU
     python -m flows reproduce               # the graph in parallel, here and now
     python -m flows track                   # MLflow shows what dvc.lock and results/ hold
@@ -31,7 +31,7 @@ def before_any_command() -> None:
 @app.command()
 @one_line_errors
 def server(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="of Prefect; another one also goes into PREFECT_API_URL")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of Prefect")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of MLflow")] = 5000,
 ) -> None:
     """Start Prefect's and MLflow's servers in the background, on 127.0.0.1, with the deployments of prefect.yaml."""

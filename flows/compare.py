@@ -1,7 +1,7 @@
 """A study's subjects side by side, as MLflow has them: `python -m flows compare STUDY`.
 
 Sorted by sparsity, then pattern, then the first perplexity: what is pruned equally stands together, best first. Accuracies are
-percentages: acc_norm where a task has it, else acc.
+percentages, `acc` as in the report.
 """
 
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def _metrics(found: "DataFrame") -> list[Column]:
     texts = [name for name in names if name.startswith("metrics.ppl/") and name.count("/") == 1]
     columns = [Column("sparsity, %", "metrics.achieved", lambda value: f"{100 * value:.2f}")]
     columns += [Column(f"{name.removeprefix('metrics.ppl/')} ppl", name, perplexity) for name in texts]
-    tasks = {tuple(name.split("/")[1:3]): name for name in names if name.endswith(("/acc", "/acc_norm"))}  # acc_norm comes later
+    tasks = {tuple(name.split("/")[1:3]): name for name in names if name.endswith("/acc")}
     several = len({column for column, _ in tasks}) > 1
     for (column, task), name in tasks.items():
         columns.append(Column(f"{column} {task}" if several else task, name, lambda value: f"{100 * value:.1f}"))

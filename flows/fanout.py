@@ -20,7 +20,7 @@ from prefect.flow_runs import wait_for_flow_run
 from prefect.states import Cancelling
 
 from flows.graph import Stage, read_graph
-from flows.process import Busy, Children, Interrupted, StageFailed, dvc, module
+from flows.process import Busy, Children, Interrupted, StageFailed, dvc, module, unchanged
 from flows.project import changed_code, project
 from flows.repository import head
 from flows.single import PATIENT, reproduce_here
@@ -88,6 +88,12 @@ def wait_for_worker(run: UUID) -> FlowRun:
         return asyncio.run(wait_for_flow_run(run, timeout=FOREVER))
     except (httpx.HTTPError, OSError) as error:
         raise Busy(f"Prefect's server does not answer: {error}") from None
+
+
+@task(name="look", **PATIENT)
+def up_to_date(stage: Stage, root: Path, children: Children) -> bool:
+    """Whether the stage has nothing to do in this clone: then no worker need fetch what it reads."""
+    return unchanged(children, stage.name, root)
 
 
 @task(name="fetch", **PATIENT)

@@ -47,7 +47,7 @@ def _with_needs(stages: dict[str, Stage], targets: Iterable[str]) -> set[str]:
     for target in targets:
         named = [name for name in stages if name == target or name.startswith(f"{target}@")]
         if not named:
-            raise unknown_name("stage", target, [*stages, *{name.partition("@")[0] for name in stages}])
+            raise unknown_name("stage", target, {*stages, *(name.partition("@")[0] for name in stages)})
         todo += named
     wanted: set[str] = set()
     while todo:

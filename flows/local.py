@@ -1,6 +1,7 @@
 """The commands that start things on this machine: servers, workers, and the graph without any of them."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,15 +19,19 @@ def start(port: int, mlflow_port: int) -> None:
     from flows.project import project
 
     project()
-    prefect, mlflow = serve.prefect(port), serve.mlflow(mlflow_port)
-    started = [server for server in (prefect, mlflow) if server.start()]
-    os.environ["PREFECT_API_URL"] = f"{prefect.address}/api"
+    servers = (serve.prefect(port), serve.mlflow(mlflow_port))
+    for server in servers:
+        server.runs()  # a port that is taken is said before anything is started
+    started = [server for server in servers if server.start()]
+    os.environ["PREFECT_API_URL"] = api = f"{servers[0].address}/api"
     from flows.deploy import deploy  # reads the address as it is imported
 
     names = deploy()
-    for server in (prefect, mlflow):
+    for server in servers:
         typer.echo(f"{server.name}: {server.address}{'' if server in started else ' (ran already)'}")
     typer.echo(f"deployments: {', '.join(names)}; next: python -m flows worker")
+    if port != serve.PORT:
+        typer.echo(f"for Prefect's own commands: export PREFECT_API_URL={api}")
 
 
 def stop() -> None:
@@ -41,10 +46,12 @@ def work(pool: str, limit: int | None) -> None:
     from flows.slots import slots
 
     project()
+    _own_server()
     _must_answer()
     mlflow = serve.mlflow(0).process()
     if "MLFLOW_TRACKING_URI" not in os.environ and mlflow:
         os.environ["MLFLOW_TRACKING_URI"] = f"http://{serve.HOST}:{mlflow[1]}"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # `&` in a script ignores it, and Prefect's worker is ended by it
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     many = ["--limit", str(limit or len(slots()))]
     os.execv(sys.executable, [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, *many])
@@ -52,16 +59,17 @@ def work(pool: str, limit: int | None) -> None:
 
 def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_out: bool) -> None:
     """The flow `reproduce` in this process; without a reachable server, with one that lasts as long as it."""
+    _own_server()
     from flows.project import alone, project
-    from flows.reproduce import prepare, reproduce
+    from flows.reproduce import prepare, refuse, reproduce
 
-    with alone(root := project()):
-        with _server(needed=fan_out):
-            prepare(root, studies, targets, force, fan_out)  # what is wrong with these is said before a flow run begins
-            given = (list(studies or ()), list(targets), force, fan_out)
-            state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
-        if not state.is_completed():
-            raise typer.Exit(1)
+    refuse(root := project(), studies, targets, force, fan_out)  # before it waits for another one
+    with _server(needed=fan_out), alone(root):
+        prepare(root, studies, targets, force, fan_out)  # what is wrong with these is said before a flow run begins
+        given = (list(studies or ()), list(targets), force, fan_out)
+        state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
+    if not state.is_completed():
+        raise typer.Exit(1)
 
 
 def deploy() -> None:
@@ -69,10 +77,18 @@ def deploy() -> None:
     from flows.project import project
 
     project()
+    _own_server()
     _must_answer()
     from flows.deploy import deploy as send
 
     typer.echo("\n".join(send()))
+
+
+def _own_server() -> None:
+    """Unless PREFECT_API_URL says otherwise, Prefect's server is the one that this folder started; to be called before Prefect
+    is imported."""
+    if "PREFECT_API_URL" not in os.environ and (running := serve.prefect(0).process()):
+        os.environ["PREFECT_API_URL"] = f"http://{serve.HOST}:{running[1]}/api"
 
 
 def _must_answer() -> None:

@@ -90,6 +90,14 @@ def dvc(children: Children, arguments: Iterable[str], cwd: Path, **watching: Any
     module(children, ["dvc", "--wait-for-lock", *arguments], cwd, **watching)
 
 
+def unchanged(children: Children, stage: str, cwd: Path) -> bool:
+    """Whether `dvc status` finds the stage as dvc.lock has it."""
+    code, last = children.run([sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--quiet", stage], cwd)
+    if code not in (0, 1):
+        raise meaning(f"dvc status {stage}", code, last)
+    return code == 0
+
+
 def module(children: Children, command: Iterable[str], cwd: Path, **watching: Any) -> None:
     """`python -m COMMAND`, with the same exceptions."""
     command = list(command)

@@ -11,6 +11,7 @@ import typer
 from flows.tracking.address import DIGEST, ROLE, STUDY, SUBJECT, answering, shown, tracked_study
 from flows.tracking.alone import alone
 from flows.tracking.live import pages
+from flows.tracking.origin import COMMIT, COMMITTED
 from flows.tracking.rules import Wanted, best
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def _version(client: "MlflowClient", name: str, found: Any) -> tuple[str, bool]:
                 if version.tags.get(tag) != value:
                     client.set_model_version_tag(name, version.version, tag, value)
             return str(version.version), False
-    described = f"Fetch: dvc pull {tags.get('dvc.masks', '')}. Load: python -m stages export {tags[SUBJECT]} --to DIR"
+    tensors = " ".join(tags[tensor] for tensor in TENSORS if tensor in tags)
+    at = f"at commit {tags[COMMIT]}" if tags.get(COMMITTED) == "true" else "that has these results"
+    fetch = f"dvc pull {tensors} (without a DVC remote: dvc repro)"
+    described = f"In a clone {at}: {fetch}, then python -m stages export {tags[SUBJECT]} --to DIR"
     source = f"runs:/{found.info.run_id}/model"
     made = client.create_model_version(name, source, found.info.run_id, what | link, description=described)
     return str(made.version), True

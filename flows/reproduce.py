@@ -15,11 +15,12 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish
-from flows.fanout import Fleet, fetch, push
+from flows.fanout import Fleet, fetch, push, up_to_date
 from flows.graph import Stage, read_graph
 from flows.process import Children
 from flows.project import alone, choose, project
 from flows.single import PATIENT, reproduce_here
+from pipelines.select import read_studies
 from secateur.errors import UserError
 
 
@@ -28,7 +29,7 @@ def run_stage(stage: Stage, root: Path, force: bool, children: Children, fleet: 
     """One stage, here or on a worker of the pool; its lines are the task's log, its progress an artifact."""
     if fleet is None:
         reproduce_here(children, stage, root, force)
-    elif stage.gpu:
+    elif stage.gpu and not up_to_date(stage, root, children):
         fleet.run(stage.name)
         fetch(stage, root, children)
     else:
@@ -62,11 +63,20 @@ def prepare(
     root: Path, studies: Sequence[str] | None, targets: Sequence[str] | None, force: bool, fan_out: bool
 ) -> tuple[dict[str, Stage], Fleet | None]:
     """What is to be run, and by whom; a `UserError` for what cannot be."""
-    if fan_out and (studies or force):
-        raise UserError("fan-out takes the studies of the commit, and no --force: python -m pipelines use STUDY, and commit")
+    refuse(root, studies, (), force, fan_out)
     fleet = Fleet(root) if fan_out else None
     choose(studies)
     return read_graph(root, targets or ()), fleet
+
+
+def refuse(root: Path, studies: Sequence[str] | None, targets: Sequence[str], force: bool, fan_out: bool) -> None:
+    """What can be seen to be wrong without changing anything, as a `UserError`."""
+    if fan_out and (studies or force):
+        raise UserError("fan-out takes the studies of the commit, and no --force: python -m pipelines use STUDY, and commit")
+    if studies:
+        read_studies(studies)
+    if targets and not studies:
+        read_graph(root, targets)
 
 
 def _run(root: Path, stages: dict[str, Stage], force: bool, fleet: Fleet | None) -> State:

@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 
+from flows.locks import holding
 from secateur.errors import UserError
 
 FOLDER = Path(".servers")
 HOST = "127.0.0.1"
+PORT = 4200  # of Prefect in prefect.toml
 PATIENCE = 120.0  # seconds until a server must answer
 
 
@@ -28,6 +30,7 @@ class Server:
 
     name: str
     port: int
+    option: str
     command: tuple[str, ...]
     health: str
     environment: Mapping[str, str]
@@ -58,17 +61,28 @@ class Server:
         except httpx.TransportError:
             return False
 
-    def start(self) -> bool:
-        """Start it in the background, unless it runs already (False), and come back when it answers."""
+    def runs(self) -> bool:
+        """Whether it runs already; a `UserError` if its port is another's, or it has another port."""
         if running := self.process():
             if running[1] != self.port:
                 raise UserError(f"{self.name} of this folder runs on port {running[1]} already: end it with python -m flows stop")
-            self._wait(lambda: self.process() is not None)
-            return False
-        if self.well() or _taken(self.port):
-            raise UserError(f"port {self.port} of {HOST} is in use by something else: choose another one for {self.name}")
+            return True
+        if _taken(self.port):
+            raise UserError(f"port {self.port} of {HOST} is in use by something else: choose another one with {self.option}")
+        return False
+
+    def start(self) -> bool:
+        """Start it in the background, unless it runs already (False), and come back when it answers."""
         FOLDER.mkdir(mode=0o700, exist_ok=True)
-        with (FOLDER / f"{self.name}.log").open("ab") as log:
+        with holding(FOLDER / f"{self.name}.lock", f"starts {self.name} here"):
+            new = not self.runs()
+            if new:
+                self._launch()
+            self._wait()
+        return new
+
+    def _launch(self) -> None:
+        with (FOLDER / f"{self.name}.log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *self.command],
                 env={**os.environ, **self.environment},
@@ -78,13 +92,11 @@ class Server:
                 start_new_session=True,
             )
         self._note.write_text(f"{child.pid} {psutil.Process(child.pid).create_time():.2f} {self.port}", encoding="utf-8")
-        self._wait(lambda: child.poll() is None)
-        return True
 
-    def _wait(self, alive: Callable[[], bool]) -> None:
+    def _wait(self) -> None:
         ended = time.monotonic() + PATIENCE
         while not self.well():
-            if not alive() or time.monotonic() > ended:
+            if self.process() is None or time.monotonic() > ended:
                 self.stop()
                 raise UserError(f"{self.name} did not start; see {FOLDER / self.name}.log")
             time.sleep(0.2)
@@ -111,14 +123,14 @@ def prefect(port: int) -> Server:
     here = {"PREFECT_HOME": str(FOLDER.resolve() / "prefect"), "PREFECT_API_URL": f"http://{HOST}:{port}/api"}
     # Pages of other sites, open in the same browser, may not start runs.
     here["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{HOST}:{port},http://localhost:{port}"
-    return Server("prefect", port, command, "/api/health", here)
+    return Server("prefect", port, "--port", command, "/api/health", here)
 
 
 def mlflow(port: int) -> Server:
     """MLflow's server over the database that is used without a server, too."""
     store = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlartifacts")
     where = ("--host", HOST, "--port", str(port), "--workers", "1", "--allowed-hosts", f"{HOST}:{port},localhost:{port}")
-    return Server("mlflow", port, ("mlflow", "server", *store, *where), "/health", {})
+    return Server("mlflow", port, "--mlflow-port", ("mlflow", "server", *store, *where), "/health", {})
 
 
 def _taken(port: int) -> bool:

@@ -24,12 +24,11 @@ def push(repo: Repo, name: str) -> str:
     (stage,) = repo.stage.collect(name)
     if not stage.deps:
         raise DvcException(f"{name} has no dependencies: DVC's run-cache cannot hold it")
-    stage.save_deps()
+    if stage.changed():
+        raise DvcException(f"{name} is not up to date here: run it first")
+    stage.save()  # in the cache of a new clone there is nothing yet of results that came with git
     entry = to_single_stage_lockfile(stage)
-    key, value = _get_stage_hash(stage), _get_cache_hash(entry)  # as DVC's own `save` names it
-    path = repo.stage_cache._get_cache_path(key, value)
-    if not Path(path).is_file():
-        raise DvcException(f"{name} is not in the run-cache: run it here first")
+    path = repo.stage_cache._get_cache_path(_get_stage_hash(stage), _get_cache_hash(entry))  # as DVC's own `save` names it
     pushed = 0
     for objects in repo.stage_cache._create_stage(entry, wdir=stage.wdir).get_used_objs().values():
         result = repo.cloud.push(objects)

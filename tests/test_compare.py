@@ -31,6 +31,7 @@ def test_the_table_says_what_was_measured(project: Path, capsys: pytest.CaptureF
     assert lines[0].startswith("smoke: 8 subjects")
     assert "wikipedia-512-w24 ppl" in lines[1] and "finetune" in lines[1]
     assert "calibration" not in lines[1], "in which the pruned rows do not differ"
+    assert "zeroshot" not in lines[1] and "arc_easy" in lines[1]
     cells = [line.split() for line in lines[3:]]
     assert [row[0] for row in cells] == ["dense", "sparsegpt", "sparsegpt", "wanda", "sparsegpt", "wanda", "wanda", "magnitude"]
     assert "18.07" in lines[3] and "0.00" in lines[3]
@@ -65,6 +66,7 @@ def test_the_best_is_registered_once(project: Path, client: MlflowClient, capsys
     assert version.tags["secateur.subject"] == TUNED and version.tags["dvc.masks"] == f"artifacts/pruned/{WANDA}"
     for tensor in ("dvc.model", "dvc.masks", "dvc.adapter"):
         assert version.tags[f"{tensor}.md5"] == run.data.tags[f"dvc.md5/{version.tags[tensor]}"]
+        assert version.tags[tensor] in str(version.description), "what it takes to have the model"
     aliased = client.get_model_version_by_alias("secateur-smoke", "lowest-perplexity")
     assert aliased.version == version.version
     assert state(client) == before, "registering writes into no run"

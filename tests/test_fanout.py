@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+import yaml
 
 from tests.flow_project import PATIENCE, answers, clone, flows, free_port, intervals, lock, make, run, serial, start, until
 
@@ -89,6 +90,36 @@ def test_a_remote_that_is_a_folder(prefect_server: str, tmp_path: Path) -> None:
     assert [entry["name"] for entry in intervals(other / "intervals.jsonl")] == ["b0"], "the only one that needs a GPU"
     assert [entry["name"] for entry in intervals(project / "intervals.jsonl")] == ["a", "c"]
     assert (project / "b0.out").is_file() and (project / "m-b0.json").is_file()
+
+
+def test_results_that_came_with_git(prefect_server: str, tmp_path: Path) -> None:
+    """A stage whose only result is committed is up to date as soon as it has what it reads: nobody runs it, all may have it."""
+    origin = shared(make(tmp_path / "origin", wide=1), str(tmp_path / "store"))
+    graph = yaml.safe_load((origin / "dvc.yaml").read_text())
+    measured = {"d.json": {"cache": False}}
+    graph["stages"]["d"] = {"cmd": "python step.py d 0 d.json c.out", "deps": ["step.py", "c.out"], "metrics": [measured]}
+    graph["stages"]["e"] = {"cmd": "python step.py e 0 e.out d.json", "deps": ["step.py", "d.json"], "outs": ["e.out"]}
+    graph["stages"]["d"]["meta"] = graph["stages"]["e"]["meta"] = {"gpu": True}
+    (origin / "dvc.yaml").write_text(yaml.safe_dump(graph))
+    run(origin, "dvc", "repro")
+    run(origin, "git", "add", "--all")
+    run(origin, "git", "commit", "--quiet", "--message", "results")
+    project, other = clone(origin, tmp_path / "project"), clone(origin, tmp_path / "other")
+    process = worker(other, prefect_server)
+    try:
+        done = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
+        assert done.returncode == 0, done.stdout
+    finally:
+        process.kill()
+    assert lock(project) == lock(origin)
+    assert [entry["name"] for entry in intervals(other / "intervals.jsonl")] == ["b0", "e"]
+    assert [entry["name"] for entry in intervals(project / "intervals.jsonl")] == ["a", "c"]
+    share = (sys.executable, "-m", "flows.share")
+    run(other, "dvc", "repro", "--pull", "c")
+    assert "d: 0 files pushed" in run(other, *share, "push", "d").stdout, "it was up to date without having been run"
+    (other / "d.json").unlink()
+    refused = run(other, *share, "push", "d", check=False)
+    assert refused.returncode == 1 and refused.stdout.splitlines()[-1] == "ERROR: d is not up to date here: run it first"
 
 
 def test_a_stage_is_pushed_alone_and_fetched_or_refused(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     assert "deployments: gpu-process, fan-out, nightly" in told
     again = run(folder, *flows("server", *ports)).stdout
     assert again.count("(ran already)") == 2
-    worker = start(folder, *flows("worker"), log=folder.parent / "worker.log", **found.settings)
+    until(lambda: scheduled(found))
+    run(folder, "prefect", "--no-prompt", "deployment", "schedule", "pause", "--all", **found.settings)  # no night in these tests
+    worker = start(folder, *flows("worker"), log=folder.parent / "worker.log")  # which finds the server of its folder
     yield found
     worker.terminate()
     worker.wait(PATIENCE)
@@ -50,6 +52,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     assert "ended: prefect, mlflow" in run(folder, *flows("stop")).stdout
     assert not [process for process in family if alive(process.pid)]
     assert "nothing" in run(folder, *flows("stop")).stdout
+
+
+def scheduled(servers: Servers) -> bool:
+    """Whether the server has put nights on its calendar."""
+    names = {"flows": {"name": {"any_": ["nightly"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    return bool(httpx.post(f"{servers.settings['PREFECT_API_URL']}/flow_runs/filter", json=names).json())
 
 
 def _processes(folder: Path) -> list[psutil.Process]:
@@ -79,6 +87,10 @@ def test_a_stranger_on_the_port_is_one_line(servers: Servers, tmp_path: Path) ->
     other = make(tmp_path / "other")
     told = run(other, *flows("server", "--port", str(servers.prefect), "--mlflow-port", str(servers.mlflow)), check=False)
     assert told.returncode == 2 and told.stdout.startswith(f"error: port {servers.prefect} of 127.0.0.1 is in use")
+    assert not list((other / ".servers").glob("*.pid"))
+    told = run(other, *flows("server", "--port", str(free_port()), "--mlflow-port", str(servers.mlflow)), check=False)
+    assert told.returncode == 2 and told.stdout.endswith("choose another one with --mlflow-port\n")
+    assert not list((other / ".servers").glob("*.pid")), "nothing was started for nothing"
     told = run(servers.folder, *flows("server", "--port", str(free_port())), check=False)
     assert told.returncode == 2 and f"runs on port {servers.prefect} already" in told.stdout
 

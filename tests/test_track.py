@@ -154,7 +154,8 @@ def test_a_result_that_is_not_in_the_lock_is_said(project: Path, capsys: pytest.
 
 
 def test_the_live_run_is_named_and_its_speed_known(project: Path, client: MlflowClient) -> None:
-    """The newest finished one; a block took its median, whatever pause there was."""
+    """The newest finished one, if there was none before; a block took its median, whatever pause there was."""
+    before = subjects(client)[WANDA]
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment
     made = []
@@ -168,8 +169,11 @@ def test_the_live_run_is_named_and_its_speed_known(project: Path, client: Mlflow
     assert track.run() == Summary(changed=1, unchanged=COUNT - 1)
     run = subjects(client)[WANDA]
     assert run.data.tags["secateur.live_run"] == made[1] and run.data.metrics["speed/prune_seconds_per_block"] == 2.0
+    assert run.info.run_id == before.info.run_id, "who registered it still finds it"
     assert all(client.get_run(live).info.lifecycle_stage == "active" for live in made)
-    assert track.run() == Summary(unchanged=COUNT)
+    client.set_terminated(made[3])
+    assert track.run() == Summary(unchanged=COUNT), "the same result, once more watched, is the same run"
+    assert subjects(client)[WANDA].data.tags["secateur.live_run"] == made[1]
 
 
 def test_the_commit_is_the_one_that_has_the_results(project: Path, client: MlflowClient) -> None:

@@ -44,8 +44,8 @@ class Content:
         return replace(self, live_run=live.get(self.stage))
 
     def digest(self, parent: str) -> str:
-        """Equal exactly for equal content below the same study's run."""
-        return digest([FORMAT, parent, asdict(self)])
+        """Equal exactly for equal content below the same study's run, however often it was made and watched."""
+        return digest([FORMAT, parent, asdict(replace(self, live_run=None))])
 
 
 def digest(value: Any) -> str:

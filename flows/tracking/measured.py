@@ -21,6 +21,7 @@ def params(row: Row, tables: Mapping[str, Any], origin: Mapping[str, Any] | None
     found["model.source"] = tables["download"].get(f"model-{row.model}", {}).get("source")
     if row.run:
         found |= {name: value for name, value in row.run.settings.run.items() if name not in INNER}
+        found["propagation"] = labels.shown(row, "propagation")  # none for a run that looks at no data
         found |= {f"calibration.{name}": value for name, value in (row.run.settings.calibration or {}).items()}
     if origin:
         trained = (tables.get("finetunes") or {}).get(origin["finetune"], {})

@@ -1,6 +1,6 @@
-"""Subjects written as runs. A run is never edited: parameters cannot change in MLflow, and a second value of a metric would
-look like a history, so a subject that changed becomes a new run and the old one is deleted. MLflow keeps deleted runs (until
-`mlflow gc`): one that holds the content that is wanted comes back instead of a new one.
+"""Subjects written as runs. What a run says is never edited: parameters cannot change in MLflow, and a second value of a
+metric would look like a history, so a subject that changed becomes a new run and the old one is deleted. MLflow keeps deleted
+runs (until `mlflow gc`): one that holds the content that is wanted comes back instead of a new one.
 
 The digest of its content is a run's last tag: a run without it was being written when its writer was killed.
 """
@@ -19,6 +19,7 @@ from secateur.artifacts import write_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+LIVE = "secateur.live_run"
 BATCH, PARAMS = 1000, 100  # what MLflow takes in one call: values of metrics, parameters
 CHOSEN = f"tags.`{ROLE}` = 'subject'"
 DELETED = 2  # mlflow.entities.ViewType
@@ -56,8 +57,7 @@ class Mirror:
             self._restore_or_create(content, parent, digest)
             self.summary.changed += bool(whole)
             self.summary.created += not whole
-        elif commit_is_late(same.data.tags, self.commit):
-            self._tag(same.info.run_id, self.commit)
+        elif self._amend(same, content):
             self.summary.changed += 1
         else:
             self.summary.unchanged += 1
@@ -80,23 +80,31 @@ class Mirror:
         known = self._deleted.get(((content.study, content.subject), digest))
         if known:
             self.client.restore_run(known.info.run_id)
-            if commit_is_late(known.data.tags, self.commit):
-                self._tag(known.info.run_id, self.commit)
+            self._amend(known, content)
         else:
             self._create(content, parent, digest)
+
+    def _amend(self, run: Any, content: Content) -> bool:
+        """Add what was not known when the run was written: the commit that has its results, and its live run."""
+        from mlflow.entities import Metric, RunTag
+
+        late = dict(self.commit) if commit_is_late(run.data.tags, self.commit) else {}
+        seen = []
+        if content.live_run and LIVE not in run.data.tags:
+            late[LIVE] = content.live_run
+            seen = [Metric(name, value, run.info.start_time, step) for name, value, step in speed(self.client, content.live_run)]
+        if late:
+            self.client.log_batch(run.info.run_id, seen, tags=[RunTag(name, value) for name, value in late.items()])
+        return bool(late)
 
     def _create(self, content: Content, parent: str, digest: str) -> None:
         from mlflow.entities import Metric, Param
 
-        points = list(content.points)
         tags = {"mlflow.parentRunId": parent, STUDY: content.study, SUBJECT: content.subject, ROLE: "subject"}
         tags |= {**content.tags, **self.commit, "mlflow.source.name": "python -m flows track"}
-        if content.live_run:
-            tags["secateur.live_run"] = content.live_run
-            points += speed(self.client, content.live_run)
         run = self.client.create_run(self.experiment, tags=tags, run_name=content.subject)
         run_id = run.info.run_id
-        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in points]
+        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in content.points]
         params = [Param(name, value) for name, value in content.params.items()]
         self.client.log_batch(run_id, metrics[: BATCH - PARAMS], params[:PARAMS])
         for part in _parts(metrics[BATCH - PARAMS :], BATCH):
@@ -107,13 +115,9 @@ class Mirror:
             self.client.log_inputs(run_id, [dataset(*source) for source in content.inputs])
         with attached(self.client, run) as folder:
             write_json(folder / "model" / "secateur.json", content.descriptor)
+        self._amend(run, content)
         self.client.set_terminated(run_id)
-        self._tag(run_id, {DIGEST: digest})
-
-    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.set_tag(run_id, DIGEST, digest)
 
 
 def dataset(role: str, path: str, md5: str) -> Any:
