@@ -16,8 +16,9 @@ from typing import Annotated
 
 import typer
 
+from flows.errors import one_line_errors
 from secateur.errors import UserError
-from stages._io import offline_and_silent, one_line_errors
+from stages._io import offline_and_silent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 Study = Annotated[str, typer.Argument(help="a study in use, as `report` in params.yaml names it")]

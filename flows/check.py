@@ -4,6 +4,7 @@
 another the tolerances of `flows.drift.tolerances` hold. docs/reproducibility.md is the page for users.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ def run(targets: Sequence[str], *, keep: bool, bless: bool, report: Path | None)
     project's own; `report` is a file that gets the table as Markdown. Raises `UserError` for bad input.
     """
     project = Path.cwd()
+    if report:  # before the work, not after it
+        _must_take(report)
     commit, changed = head(project), changed_files(project)
     if bless:
         if targets:
@@ -48,6 +51,12 @@ def run(targets: Sequence[str], *, keep: bool, bless: bool, report: Path | None)
             shutil.rmtree(folder)
     if drifted:
         raise typer.Exit(1)
+
+
+def _must_take(report: Path) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    if report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise UserError(f"--table {report}: must be a file in a folder that can be written")
 
 
 def _check(project: Path, commit: str, folder: Path, targets: Sequence[str], bless: bool, report: Path | None) -> bool:

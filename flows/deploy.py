@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
-import yaml
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -17,34 +16,26 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
+from flows.deployments import POOLS
 from secateur.errors import UserError
 
-POOLS = ("gpu-process", "coordinate")
 SILENCE = "crash runs that fell silent"
 GONE = "no heartbeat any more: its worker is gone"
 
 
-def deploy() -> list[str]:
-    """Make the process pools, the deployments of prefect.yaml that use them, and the rule for silent runs; again and again
-    gives the same. Returns the names of the deployments."""
+def deploy(names: Sequence[str]) -> None:
+    """Make the process pools, these deployments of prefect.yaml, and the rule for silent runs; again and again gives the
+    same."""
     with get_client(sync_client=True) as client:
         for pool in POOLS:
             template = ProcessWorker.get_default_base_job_template()
             with suppress(ObjectAlreadyExists):
                 client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
-    names = deployments()
     chosen = [word for name in names for word in ("--name", name)]
     done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", *chosen], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"prefect deploy failed: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
     _crash_silent_runs()
-    return names
-
-
-def deployments() -> list[str]:
-    """Names in prefect.yaml of what runs on the process pools; those of Docker and Kubernetes wait for their pools."""
-    listed = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    return list(dict.fromkeys(entry["name"] for entry in listed if entry["work_pool"]["name"] in POOLS))
 
 
 def _crash_silent_runs() -> None:

@@ -1,10 +1,15 @@
 """DVC's own index, as what a scheduler needs to know of it. The graph is written once, in dvc.yaml."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from pipelines.select import PARAMS, render
+from pipelines.tables import Tables
 from secateur.errors import UserError, unknown_name
 
 
@@ -18,20 +23,23 @@ class Stage:
     gpu: bool
 
 
-def read_graph(root: Path, targets: Iterable[str] = ()) -> dict[str, Stage]:
+def read_graph(root: Path, targets: Iterable[str] = (), tables: Tables | None = None) -> dict[str, Stage]:
     """Stages of the project in `root` by name, each after all that it needs; with `targets`, these and what they need.
 
-    A target is a stage (`prune@KEY`) or a whole table (`prune`). Raises a `UserError` for an unknown target and for a dvc.yaml
-    or params.yaml that DVC cannot read.
+    A target is a stage (`prune@KEY`) or a whole table (`prune`). With `tables`, the graph is that of a params.yaml that holds
+    them. Raises a `UserError` for an unknown target and for a dvc.yaml or params.yaml that DVC cannot read.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
-    try:
-        graph = Repo(str(root)).index.graph
-    except DvcException as error:
-        raise UserError(f"{root}: DVC cannot read this project ({error})") from None
+    if tables is None:
+        graph = _index(root).graph
+    else:
+        with TemporaryDirectory() as folder:  # a project of nothing but the graph
+            (elsewhere := Path(folder) / ".dvc").mkdir()
+            (elsewhere / "config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+            shutil.copy(root / "dvc.yaml", folder)
+            (Path(folder) / PARAMS).write_text(render(tables), encoding="utf-8")
+            graph = _index(Path(folder)).graph
     found: dict[str, Stage] = {}
     for stage in graph:
         if isinstance(stage, PipelineStage):
@@ -40,6 +48,18 @@ def read_graph(root: Path, targets: Iterable[str] = ()) -> dict[str, Stage]:
     order = list(TopologicalSorter({name: sorted(stage.needs) for name, stage in sorted(found.items())}).static_order())
     wanted = _with_needs(found, targets) if targets else set(order)
     return {name: found[name] for name in order if name in wanted}
+
+
+def _index(root: Path) -> Any:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        index = Repo(str(root)).index
+        _ = index.graph  # is read now, not when somebody asks
+        return index
+    except (DvcException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{root}: DVC cannot read this project ({' '.join(str(error).split())})") from None
 
 
 def _with_needs(stages: dict[str, Stage], targets: Iterable[str]) -> set[str]:

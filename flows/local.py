@@ -5,28 +5,36 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import httpx
 import typer
 
 from flows import serve
-from secateur.errors import UserError
+from secateur.errors import UserError, unknown_name
 
 
 def start(port: int, mlflow_port: int) -> None:
     """Both servers, and the deployments on Prefect's; what runs already is left as it is."""
+    from flows.deployments import deployments
     from flows.project import project
+    from flows.tracking.address import DATABASE
+    from flows.tracking.database import make_database
 
     project()
     servers = (serve.prefect(port), serve.mlflow(mlflow_port))
+    if port == mlflow_port:
+        raise UserError(f"--port and --mlflow-port are both {port}: they must differ")
     for server in servers:
         server.runs()  # a port that is taken is said before anything is started
+    names = deployments()
+    make_database(Path.cwd() / DATABASE)
     started = [server for server in servers if server.start()]
     os.environ["PREFECT_API_URL"] = api = f"{servers[0].address}/api"
     from flows.deploy import deploy  # reads the address as it is imported
 
-    names = deploy()
+    deploy(names)
     for server in servers:
         typer.echo(f"{server.name}: {server.address}{'' if server in started else ' (ran already)'}")
     typer.echo(f"deployments: {', '.join(names)}; next: python -m flows worker")
@@ -42,10 +50,13 @@ def stop() -> None:
 
 def work(pool: str, limit: int | None) -> None:
     """A worker of the pool in place of this process, with as many runs at once as this machine has slots."""
+    from flows.deployments import POOLS
     from flows.project import project
     from flows.slots import slots
 
     project()
+    if pool not in POOLS:
+        raise unknown_name("pool", pool, POOLS)
     _own_server()
     _must_answer()
     mlflow = serve.mlflow(0).process()
@@ -80,8 +91,11 @@ def deploy() -> None:
     _own_server()
     _must_answer()
     from flows.deploy import deploy as send
+    from flows.deployments import deployments
 
-    typer.echo("\n".join(send()))
+    names = deployments()
+    send(names)
+    typer.echo("\n".join(names))
 
 
 def _own_server() -> None:
@@ -89,6 +103,10 @@ def _own_server() -> None:
     is imported."""
     if "PREFECT_API_URL" not in os.environ and (running := serve.prefect(0).process()):
         os.environ["PREFECT_API_URL"] = f"http://{serve.HOST}:{running[1]}/api"
+    try:
+        import_module("prefect.settings").get_current_settings()
+    except ValueError as error:  # pydantic's, and that of a damaged prefect.toml
+        raise UserError(f"Prefect's settings (PREFECT_..., prefect.toml): {' '.join(str(error).split())}") from None
 
 
 def _must_answer() -> None:
@@ -106,8 +124,8 @@ def api_url() -> str:
 def reachable(address: str) -> bool:
     """Whether a Prefect server answers there."""
     try:
-        return httpx.get(f"{address}/health", timeout=5).is_success
-    except (httpx.TransportError, httpx.InvalidURL):
+        return httpx.get(f"{address}/health", timeout=5).json() is True
+    except (httpx.TransportError, httpx.InvalidURL, ValueError, ImportError):  # nobody, no address, no Prefect, no such proxy
         return False
 
 

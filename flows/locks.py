@@ -15,7 +15,10 @@ from secateur.errors import UserError
 def private_folder(name: str) -> Path:
     """A folder for this user's locks that nobody else can have made."""
     folder = Path(tempfile.gettempdir()) / f"secateur-{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{folder} is in the way: it must be a folder; remove it, or set TMPDIR to another one") from None
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
     return folder

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import yaml
+
 from flows.locks import holding
 from flows.repository import changed
 from pipelines import select
@@ -26,8 +28,15 @@ def alone(root: Path) -> AbstractContextManager[None]:
 
 def choose(studies: Sequence[str] | None) -> None:
     """Write params.yaml for these studies, unless it is just that already; None, or none, leaves it as it is."""
-    if studies and ([select.canonical(study) for study in studies] != select.selected() or not select.is_up_to_date()):
+    if studies and not _chosen([select.canonical(study) for study in studies]):
         select.use(studies)
+
+
+def _chosen(studies: list[str]) -> bool:
+    try:
+        return studies == select.selected() and select.is_up_to_date()
+    except (UserError, ValueError, AttributeError, yaml.YAMLError):  # damaged: it is to be made anew
+        return False
 
 
 def changed_code(root: Path) -> list[str]:

@@ -23,7 +23,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def head(project: Path) -> str:
     """The commit that a clone is at; `project` has to be the top folder of a git repository with one."""
-    if Path(git(project, "rev-parse", "--show-toplevel").strip()) != project.resolve():
+    if Path(git(project, "rev-parse", "--show-toplevel").removesuffix("\n")) != project.resolve():
         raise UserError(f"{project} is not the top folder of its git repository; run in the project's folder")
     return git(project, "rev-parse", "--verify", "HEAD").strip()
 

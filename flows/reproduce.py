@@ -20,7 +20,7 @@ from flows.graph import Stage, read_graph
 from flows.process import Children
 from flows.project import alone, choose, project
 from flows.single import PATIENT, reproduce_here
-from pipelines.select import read_studies
+from pipelines.select import tables_of
 from secateur.errors import UserError
 
 
@@ -63,7 +63,7 @@ def prepare(
     root: Path, studies: Sequence[str] | None, targets: Sequence[str] | None, force: bool, fan_out: bool
 ) -> tuple[dict[str, Stage], Fleet | None]:
     """What is to be run, and by whom; a `UserError` for what cannot be."""
-    refuse(root, studies, (), force, fan_out)
+    refuse(root, studies, targets or (), force, fan_out)
     fleet = Fleet(root) if fan_out else None
     choose(studies)
     return read_graph(root, targets or ()), fleet
@@ -73,10 +73,10 @@ def refuse(root: Path, studies: Sequence[str] | None, targets: Sequence[str], fo
     """What can be seen to be wrong without changing anything, as a `UserError`."""
     if fan_out and (studies or force):
         raise UserError("fan-out takes the studies of the commit, and no --force: python -m pipelines use STUDY, and commit")
-    if studies:
-        read_studies(studies)
-    if targets and not studies:
-        read_graph(root, targets)
+    if targets:
+        read_graph(root, targets, tables_of(studies) if studies else None)
+    elif studies:
+        tables_of(studies)
 
 
 def _run(root: Path, stages: dict[str, Stage], force: bool, fleet: Fleet | None) -> State:

@@ -51,7 +51,7 @@ class Server:
             found = psutil.Process(int(number))
             same = f"{found.create_time():.2f}" == started and found.status() != psutil.STATUS_ZOMBIE
             return (found, int(port)) if same else None
-        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        except (FileNotFoundError, NotADirectoryError, ValueError, psutil.NoSuchProcess):
             return None
 
     def well(self) -> bool:

@@ -8,6 +8,7 @@ remote names is always there. `fetch` restores a stage from its entry, and never
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dvc import fs
 from dvc.exceptions import DvcException
@@ -21,7 +22,7 @@ LEGACY = "md5-dos2unix"  # where DVC keeps the run-cache, in the cache and in a 
 
 def push(repo: Repo, name: str) -> str:
     """Give a stage that is up to date here to the remote."""
-    (stage,) = repo.stage.collect(name)
+    stage = _one(repo, name)
     if not stage.deps:
         raise DvcException(f"{name} has no dependencies: DVC's run-cache cannot hold it")
     if stage.changed():
@@ -44,7 +45,7 @@ def push(repo: Repo, name: str) -> str:
 
 def fetch(repo: Repo, name: str) -> str:
     """Have what the remote has of a stage in the workspace; `dvc repro` then finds it in the run-cache."""
-    (stage,) = repo.stage.collect(name)
+    stage = _one(repo, name)
     repo.stage_cache.pull(None)
     try:
         repo.stage_cache.restore(stage, pull=True)
@@ -53,10 +54,20 @@ def fetch(repo: Repo, name: str) -> str:
     return f"{name}: restored"
 
 
+def _one(repo: Repo, name: str) -> Any:
+    found = list(repo.stage.collect(name))
+    if len(found) != 1:
+        raise DvcException(f"{name} is {len(found)} stages: name one, such as prune@KEY")
+    return found[0]
+
+
 DO: dict[str, Callable[[Repo, str], str]] = {"push": push, "fetch": fetch}
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in DO:
+        print(f"error: two arguments: {' or '.join(DO)}, and a stage such as prune@KEY", file=sys.stderr)
+        sys.exit(2)
     try:
         repo = Repo(str(Path.cwd()), _wait_for_lock=True)
         with repo.lock:

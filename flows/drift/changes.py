@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows.drift.state import LOCK, read_lock
+from flows.graph import read_graph
 from flows.repository import git
 from secateur.errors import UserError
 
@@ -21,7 +23,13 @@ LIMIT = 60_000  # characters; a comment on GitHub has room for 65,536
 
 def changes(root: Path, base: str) -> str:
     """The page. `UserError` if git does not know `base`, or there is no report here."""
-    git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
+    try:
+        git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
+    except UserError as error:
+        raise UserError(f"{base!r} is no commit here ({error})") from None
+    if (root / LOCK).exists():  # what DVC cannot read here it would call gone
+        read_graph(root)
+        read_lock(root / LOCK)
     if not (root / REPORT).is_file():
         raise UserError(f"{REPORT} does not exist here; `dvc repro` makes it")
     known = git(root, "ls-tree", "--name-only", base, "--", REPORT)
@@ -45,7 +53,10 @@ def report_table(old: str, new: str) -> str:
 
 
 def _rows(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    return {(row["study"], row["subject"]): row for row in csv.DictReader(io.StringIO(text))}
+    rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    if any(None in row or None in row.values() or not {"study", "subject"} <= row.keys() for row in rows):
+        raise UserError(f"{REPORT} is damaged: it must have the columns study and subject, and a value for each of its columns")
+    return {(row["study"], row["subject"]): row for row in rows}
 
 
 def _cell(old: str, new: str) -> str:

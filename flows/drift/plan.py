@@ -19,9 +19,11 @@ def plan(root: Path, committed: State) -> list[Difference]:
     command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     stale = list(dict.fromkeys(RUNNING.findall(done.stdout)))
-    if done.returncode and not stale:  # behind a stage that would run DVC may miss data, which does not matter any more
+    unequal = [difference for name in committed.stages for difference in unsealed(name, committed)]
+    # Behind a stage that would run DVC may miss data, which does not matter any more.
+    if done.returncode and not stale and not unequal:
         if any(sign in done.stderr for sign in BUSY):
             raise UserError("another process runs stages here: try again when it is done")
         raise UserError(f"dvc repro --dry: {' '.join(done.stderr.split())}")
     found = [Difference(name, "the stage", "", "", Verdict.DIFFERS, "`dvc repro` would run it") for name in stale]
-    return found + [difference for name in committed.stages for difference in unsealed(name, committed)]
+    return found + unequal

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from flows.drift.leaves import RESULT_SUFFIXES, flat
+from flows.graph import read_graph
 from secateur.errors import UserError
 
 LOCK = "dvc.lock"
@@ -70,7 +71,7 @@ def read_lock(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f', line {where.line + 1}' if where else ''}: not valid YAML; is a merge unfinished?") from None
-    except (UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is not a dvc.lock: must be YAML with a mapping `stages`, each with its `cmd`") from None
 
 
@@ -103,14 +104,16 @@ def objects_of(root: Path) -> Path:
 
 def stages_of(root: Path) -> list[str]:
     """Every stage of dvc.yaml with the rows of params.yaml, run or not."""
-    return [stage.addressing.rpartition(":")[2] for stage in _repo(root).index.stages]
+    return list(read_graph(root))
 
 
 def _repo(root: Path) -> Any:
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
 
     try:
         return Repo(str(root))
     except NotDvcRepoError:
         raise UserError(f"{root} is not a DVC project; run in the project's folder") from None
+    except DvcException as error:
+        raise UserError(f"{root}: DVC cannot read this project ({' '.join(str(error).split())})") from None

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from flows.tracking.database import make_database, must_be_usable
 from secateur.errors import UserError, unknown_name
 from stages._live import DEFAULT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+DATABASE, ARTIFACTS, FILE = "mlflow.db", "mlartifacts", "sqlite:///"
 TRACK = "python -m flows track"
 SUBJECT, STUDY = "secateur.subject", "secateur.study"
 ROLE, DIGEST = "secateur.role", "secateur.digest"
@@ -23,12 +25,31 @@ KIND, RUNS = "mlflow.experimentKind", "custom_model_development"  # its page sho
 
 def address() -> str:
     """MLFLOW_TRACKING_URI, or the database of the project in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DATABASE}"
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not chosen:
+        return f"{FILE}{_database()}"
+    try:
+        urlsplit(chosen)
+    except ValueError as error:
+        raise UserError(f"MLFLOW_TRACKING_URI={_public(chosen)}: {error}") from None
+    if re.fullmatch(r"sqlite:/{0,3}(:memory:)?", chosen):
+        raise UserError(f"MLFLOW_TRACKING_URI={chosen} is a database in memory, of which nothing stays: sqlite:///FILE is one")
+    return chosen
+
+
+def _database() -> Path:
+    file = Path.cwd() / DATABASE
+    if not str(file).isprintable() or set("?%'\"") & set(str(file)):
+        raise UserError(f"{str(file)!r} cannot be part of an address: name the project's folder without ? % ' \" and odd bytes")
+    return file
 
 
 def experiment_name() -> str:
     """The experiment that mirrors this project; the live runs of the stages are in it too."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT["MLFLOW_EXPERIMENT_NAME"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT["MLFLOW_EXPERIMENT_NAME"]
+    if name in (".", "..") or "/" in name:
+        raise UserError(f"MLFLOW_EXPERIMENT_NAME={name} names a folder, too: it must not be . or .. or contain /")
+    return name
 
 
 def is_server() -> bool:
@@ -53,9 +74,12 @@ def answering(makes: bool = False) -> Iterator["MlflowClient"]:
     """
     if not makes and not _there():
         raise _nothing()
+    if address().startswith(FILE):
+        must_be_usable(Path(address().removeprefix(FILE).partition("?")[0]))
     # A server that does not answer is given up within a minute, and no line is printed for every run.
     for variable, value in {**DEFAULT, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}.items():
         os.environ.setdefault(variable, value)
+    from alembic.util import CommandError
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException, RestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -63,8 +87,10 @@ def answering(makes: bool = False) -> Iterator["MlflowClient"]:
     for chatty in ("mlflow", "alembic"):  # how a new database is set up
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if _is_own():
+            make_database(_database())
         yield MlflowClient(address(), address())
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
         first = _public(str(error).partition("\n")[0])
         silent = is_server() and not isinstance(error, RestException)
         hint = f"; start the server, or unset MLFLOW_TRACKING_URI for {DATABASE} of the project" if silent else ""
@@ -119,5 +145,8 @@ def _nothing() -> UserError:
 
 def _there() -> bool:
     """False where asking would make an empty database of the project."""
-    default = f"sqlite:///{Path.cwd() / DATABASE}"
-    return address() != default or (Path.cwd() / DATABASE).is_file()
+    return not _is_own() or _database().is_file()
+
+
+def _is_own() -> bool:
+    return not os.environ.get("MLFLOW_TRACKING_URI")

@@ -1,5 +1,6 @@
 """dvc.lock: which outputs and inputs each stage has, by md5."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ Lock = Mapping[str, Mapping[str, Any]]
 
 def stages_of_lock() -> Lock:
     """The stages of dvc.lock by name; none if there is no such file."""
-    return read_lock(LOCK) if LOCK.is_file() else {}
+    return read_lock(LOCK) if os.path.lexists(LOCK) else {}
 
 
 def inputs(lock: Lock, stages: list[str]) -> list[Input]:

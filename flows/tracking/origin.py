@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import typer
+
 from flows.repository import git
 from secateur.errors import UserError
 
@@ -18,14 +20,16 @@ def commit_tags() -> dict[str, str]:
     try:
         commit = git(Path.cwd(), "rev-parse", "HEAD").strip()
         changed = git(Path.cwd(), "status", "--porcelain", "--", "params.yaml", "dvc.lock", "results")
-    except UserError:
+    except UserError as error:
+        if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+            typer.echo(f"note: no commit is tracked: {error}", err=True)
         return {}
     return {COMMIT: commit, COMMITTED: str(not changed).lower()}
 
 
 def commit_is_late(tags: Mapping[str, str], now: Mapping[str, str]) -> bool:
     """Whether a run was tracked before its results were committed, and they are now."""
-    return tags.get(COMMITTED) == "false" and now.get(COMMITTED) == "true"
+    return tags.get(COMMITTED) != "true" and now.get(COMMITTED) == "true"
 
 
 def environment() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.artifacts import read_json
+from secateur.errors import UserError
 from stages._io import RESULTS
 
 PARTS = ("model", "masks", "adapter")  # what must be the same in a result and in what it was measured on
@@ -37,6 +38,8 @@ def present(table: Mapping[str, Any], models: Sequence[str]) -> Present:
     for folder, keys in kept.items():
         for key in table[folder]:
             subject = _subject(folder, key)
+            if subject is not None and subject not in {*known, *table["subjects"]}:
+                raise UserError(f"{_path(folder, key)} is of {subject!r}, which is no row of this study; `dvc status`")
             if subject is not None and subject not in known:
                 continue  # what it was measured on is missing, and said to be
             if _hashes(folder, key, known.get(subject or "", {}), missing) is not None:
@@ -56,13 +59,24 @@ def _path(folder: str, key: str) -> Path:
 
 def _subject(folder: str, key: str) -> str | None:
     path = _path(folder, key)
-    return read_json(path).get("subject") if path.is_file() else None
+    subject = _read(path).get("subject") if path.is_file() else None
+    if subject is not None and not isinstance(subject, str):
+        raise UserError(f"{path}: subject must be text, not {subject!r}")
+    return subject
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not isinstance(found := read_json(path), dict):
+        raise UserError(f"{path} is no result: it must be a JSON object")
+    return found
 
 
 def _hashes(folder: str, key: str, known: Hashes, missing: dict[str, None]) -> Hashes | None:
     """The provenance in a result file; None, and noted, if there is no file or it contradicts what is known."""
     path = _path(folder, key)
-    hashes = read_json(path).get("provenance", {}) if path.is_file() else None
+    hashes = _read(path).get("provenance", {}) if path.is_file() else None
+    if hashes is not None and not isinstance(hashes, dict):
+        raise UserError(f"{path}: provenance must be a mapping, not {hashes!r}")
     if hashes is None or any(known.get(part) and hashes.get(part) and known[part] != hashes[part] for part in PARTS):
         missing[path.as_posix()] = None
         return None

@@ -76,6 +76,10 @@ def best(study: str, runs: Sequence[Any], name: str, wanted: Wanted) -> tuple[An
         raise unknown_name("model", wanted.model, models)
     if len(models) > 1 and not wanted.model:
         raise UserError(f"{study} has runs of several models; choose with --model ({', '.join(models)})")
+    if wanted.corpus:  # also where the rule looks at something else
+        perplexity_metric(runs, wanted)
+    if wanted.mean != Wanted.mean:
+        mean_metric(runs, wanted)
     metric = rule.metric(runs, wanted)
     limit = perplexity_metric(runs, wanted) if wanted.perplexity_at_most is not None else None
     fitting = [run for run in runs if metric in run.data.metrics and _fits(run, wanted, limit)]

@@ -14,6 +14,8 @@ from secateur.errors import UserError
 from stages._io import PARAMS, RESULTS
 from stages.reporting.results import Row, Study, read_study
 
+WRITES = {"prune": "sparsity", "lora-finetune": "finetune", "eval-ppl": "ppl", "eval-zeroshot": "zeroshot"}
+
 
 @dataclass(frozen=True)
 class Tracked:
@@ -31,7 +33,7 @@ def read(params: Mapping[str, Any], lock: locked.Lock) -> list[Tracked]:
 
     Raises `UserError` if a result file is not what it should be.
     """
-    if not params or not {"download", "report"} <= params.keys():
+    if not isinstance(params, dict) or not {"download", "report"} <= params.keys():
         raise UserError(f"{PARAMS} names no studies; make it with `python -m pipelines use STUDY`")
     models = [key.removeprefix("model-") for key, row in params["download"].items() if row["kind"] == "model"]
     found = []
@@ -39,7 +41,8 @@ def read(params: Mapping[str, Any], lock: locked.Lock) -> list[Tracked]:
         there = present(table, models)
         study = read_study(name, there.table, models, RESULTS)
         subjects = [_content(study, row, params, lock) for row in study.rows]
-        files = {path: md5 for row in study.rows for path, md5 in locked.results(lock, _stages(study, row, params)).items()}
+        stages = [stage for row in study.rows for stage in _stages(study, row, params)]
+        files = {path: None for stage in stages for path in _result(stage)} | locked.results(lock, stages)
         differing = [path for path, md5 in files.items() if Path(path).is_file() and _md5(Path(path)) != md5]
         found.append(Tracked(study, subjects, there.missing, differing))
     return found
@@ -90,6 +93,12 @@ def _stages(study: Study, row: Row, params: Mapping[str, Any]) -> list[str]:
         found.append(f"lora-finetune@{origin['finetune']}")
     found += [f"eval-ppl@{row.subject}--{column}" for column in row.ppl]
     return found + [f"eval-zeroshot@{row.subject}--{column}" for column in row.zeroshot]
+
+
+def _result(stage: str) -> list[str]:
+    """Where the stage's main result lies, whatever dvc.lock knows of it."""
+    table, _, key = stage.partition("@")
+    return [f"results/{WRITES[table]}/{key}.json"] if table in WRITES else []
 
 
 def _md5(path: Path) -> str:
