@@ -205,6 +205,7 @@ def test_bad_input_is_one_line(original: Path, tmp_path: Path) -> None:
         (original, ["--target", f"eval-ppl@{PPL}x"], f"did you mean eval-ppl@{PPL}"),
         (original, ["--accept", "--target", "prune"], "--accept needs a full run"),
         (original, ["--fast", "--keep"], "--fast runs nothing"),
+        (original, ["--table", str(original)], "must be a file in a folder that can be written"),
         (original / "data", [], "not the top folder of its git repository"),
         (tmp_path, [], "not a git repository"),
     ):

@@ -72,6 +72,13 @@ def test_the_best_is_registered_once(project: Path, client: MlflowClient, capsys
     assert state(client) == before, "registering writes into no run"
 
 
+@pytest.mark.parametrize("wrong", [Wanted(corpus="nope"), Wanted(corpus="wikipedia", mean="nope")])
+def test_what_a_rule_does_not_look_at_is_looked_at(project: Path, client: MlflowClient, wrong: Wanted) -> None:
+    with pytest.raises(UserError, match="'nope' fits none"):
+        register.run("smoke", "smallest", wrong)
+    assert not client.search_registered_models()
+
+
 def test_an_alias_goes_to_what_the_rule_chose_last(project: Path, client: MlflowClient) -> None:
     assert register.run("smoke", "lowest-perplexity", ON_WIKIPEDIA) == "1"  # 30 %
     assert register.run("smoke", "lowest-perplexity", Wanted(corpus=COLUMN, pattern="2:4")) == "2"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flow_project import PATIENCE, clone, flows, intervals, lock, make, run, serial, start, until
+from tests.flow_project import PATIENCE, ROOT, clone, flows, intervals, lock, make, run, serial, start, until
 from tests.test_process import alive, pid_in
 
 pytestmark = pytest.mark.slow
@@ -55,8 +55,11 @@ def test_parallel_is_serial(tmp_path: Path, reproduce: Reproduce, prefect_server
 def test_targets_and_force(project: Path, reproduce: Reproduce) -> None:
     assert reproduce(project, "b@b1").returncode == 0 and names(project) == ["a", "b1"]
     assert reproduce(project, "b@b1", "--force").returncode == 0 and names(project) == ["a", "b1", "a", "b1"]
-    wrong = reproduce(project, "d")
-    assert wrong.returncode == 2 and wrong.stdout.startswith("error: unknown stage 'd'") and wrong.stdout.count("\n") == 1
+    before = (project / "params.yaml").read_bytes()
+    for study in ([], ["--study", str(ROOT / "pipelines" / "wanda.yaml")]):
+        wrong = reproduce(project, "d", *study)
+        assert wrong.returncode == 2 and wrong.stdout.startswith("error: unknown stage 'd'") and wrong.stdout.count("\n") == 1
+        assert (project / "params.yaml").read_bytes() == before
 
 
 def test_a_failure_stops_only_what_needs_it(project: Path, reproduce: Reproduce) -> None:

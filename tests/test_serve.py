@@ -85,6 +85,8 @@ def test_other_sites_pages_may_not_start_runs(servers: Servers) -> None:
 
 def test_a_stranger_on_the_port_is_one_line(servers: Servers, tmp_path: Path) -> None:
     other = make(tmp_path / "other")
+    told = run(other, *flows("worker", "--pool", "nope"), check=False, **servers.settings)
+    assert told.returncode == 2 and told.stdout.startswith("error: unknown pool 'nope'")
     told = run(other, *flows("server", "--port", str(servers.prefect), "--mlflow-port", str(servers.mlflow)), check=False)
     assert told.returncode == 2 and told.stdout.startswith(f"error: port {servers.prefect} of 127.0.0.1 is in use")
     assert not list((other / ".servers").glob("*.pid"))

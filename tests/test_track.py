@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -205,6 +207,37 @@ def test_a_damaged_result_is_one_line_and_nothing_is_written(project: Path, clie
     assert state(client) == before
 
 
+@pytest.mark.parametrize(
+    ("folder", "values", "said"),
+    [
+        ("ppl", {"subject": "nobody"}, "is of 'nobody', which is no row of this study"),
+        ("ppl", {"subject": ["smollm2"]}, "subject must be text"),
+        ("ppl", {"provenance": []}, "provenance must be a mapping"),
+    ],
+)
+def test_a_result_of_another_form_is_one_line(project: Path, folder: str, values: dict[str, Any], said: str) -> None:
+    edit(project, folder, f"{WANDA}--{COLUMN}", **values)
+    with pytest.raises(UserError, match=said):
+        track.run()
+
+
+def test_a_number_that_is_none_is_one_line(project: Path) -> None:
+    edit(project, "ppl", f"{WANDA}--{COLUMN}", perplexity=63.125)
+    path = project / "results" / "ppl" / f"{WANDA}--{COLUMN}.json"
+    path.write_text(path.read_text().replace("63.125", "NaN"))
+    with pytest.raises(UserError, match="is not a result of eval-ppl: perplexity"):
+        track.run()
+
+
+def test_results_without_a_lock_are_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "dvc.lock").unlink()
+    track.run()
+    assert re.search(r"not as in dvc\.lock: \d+ result files", capsys.readouterr().err)
+    (project / "dvc.lock").mkdir()
+    with pytest.raises(UserError, match=r"is not a dvc\.lock"):
+        track.run()
+
+
 def test_a_deleted_experiment_is_said(project: Path, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment
@@ -239,9 +272,38 @@ def test_outside_of_a_project_nothing_is_made(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.parametrize("address", ["file:./mlruns", "mlflow.db", "sqlite:////dev/null/x.db"])
-def test_an_address_that_mlflow_refuses_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+ADDRESSES = {
+    "file:./mlruns": "MLflow at file:./mlruns: ",
+    "mlflow.db": "MLflow at mlflow.db: ",
+    "postgresql://nobody:secret@127.0.0.1:9/x": "MLflow at postgresql://127",
+    "sqlite:////dev/null/x.db": "/dev/null",
+    "sqlite:////dev": "/dev is not a file",
+    "sqlite://": "a database in memory",
+    "sqlite:///:memory:": "a database in memory",
+    "http://[::1": "Invalid IPv6 URL",
+}
+
+
+@pytest.mark.parametrize(("address", "said"), ADDRESSES.items())
+def test_an_address_that_cannot_be_used_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(UserError, match=f"MLflow at {address}: ") as raised:
+    with pytest.raises(UserError) as raised:
         track.run()
-    assert "\n" not in str(raised.value)
+    text = str(raised.value)
+    assert said in text and "\n" not in text and "secret" not in text
+
+
+def test_a_folder_that_no_address_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder := tmp_path / "what?").mkdir()
+    make_project(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="cannot be part of an address"):
+        track.run()
+    assert not list(tmp_path.glob("what")), "nothing beside the project"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "../elsewhere")
+    with pytest.raises(UserError, match="names a folder, too"):
+        track.run()

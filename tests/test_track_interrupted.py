@@ -100,6 +100,18 @@ def test_killed_between_the_new_run_and_the_old(project: Path, client: MlflowCli
     assert subjects(client)[WANDA].data.metrics[f"ppl/{COLUMN}"] == 63.0
 
 
+def test_killed_while_it_sets_up_the_database(tmp_path: Path) -> None:
+    """A database that was set up by half would never open again."""
+    make_project(tmp_path)
+    killed, new, partial = start(tmp_path, "-m", "flows", "track"), tmp_path / "mlflow.db", tmp_path / ".mlflow.db.partial"
+    until(lambda: (partial.is_file() and partial.stat().st_size > 0) or killed.poll() is not None)
+    killed.kill()
+    killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL and not new.exists()
+    assert f"{COUNT} created" in flows(tmp_path, "track")
+    assert new.is_file() and not partial.exists()
+
+
 def test_two_at_once_make_no_duplicates(project: Path, client: MlflowClient) -> None:
     both = [start(project, "-m", "flows", "track") for _ in range(2)]
     said = sorted(done(process) for process in both)

@@ -1,6 +1,7 @@
 """Workflows for forks: they parse, call what exists, and give a token that may write to nothing that runs a stranger's code."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from flows.drift import changes
 from pipelines import select
 from tests.code_of import ROOT
+from tests.flow_project import make, run
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.y*ml"))
@@ -99,3 +101,22 @@ def test_a_page_of_an_unknown_commit_is_refused(capsys: pytest.CaptureFixture[st
     assert changes.main(["no-such-commit"]) == 2
     assert changes.main([]) == 2
     assert [line[:6] for line in capsys.readouterr().err.splitlines()] == ["error:"] * 2
+
+
+def test_a_page_of_what_dvc_cannot_read_is_refused(tmp_path: Path) -> None:
+    """DVC itself would call all of it gone."""
+    project = make(tmp_path / "project")
+    run(project, "dvc", "repro")
+    (project / "results").mkdir()
+    (project / changes.REPORT).write_text(f"{HEADER}\nsmoke,dense,m,0.0,19.7,0.5,0.1\n")
+    page = (sys.executable, "-m", "flows.drift.changes", "HEAD")
+    assert "| smoke | dense (new) |" in run(project, *page).stdout
+    (project / changes.REPORT).write_text("a,b\n1\n")
+    told = run(project, *page, check=False)
+    assert told.returncode == 2 and told.stdout.startswith("error: results/report.csv is damaged")
+    for file in ("dvc.yaml", "dvc.lock"):
+        whole = (project / file).read_text()
+        (project / file).write_text("<<<<<<< HEAD\n" + whole)
+        told = run(project, *page, check=False)
+        assert told.returncode == 2 and told.stdout.startswith("error: ") and told.stdout.count("\n") == 1, told.stdout
+        (project / file).write_text(whole)
