@@ -1,6 +1,5 @@
 """Where MLflow is, and what it says when it does not answer."""
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flows.tracking.database import make_database, must_be_usable
+from flows.tracking.database import make_database, must_be_usable, say_nothing_of_tables
 from secateur.errors import UserError, unknown_name
 from stages._live import DEFAULT
 
@@ -84,8 +83,7 @@ def answering(makes: bool = False) -> Iterator["MlflowClient"]:
     from mlflow.exceptions import MlflowException, RestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    for chatty in ("mlflow", "alembic"):  # how a new database is set up
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    say_nothing_of_tables()
     try:
         if _is_own():
             make_database(_database())

@@ -1,6 +1,7 @@
 """The database file that MLflow writes to where there is no server."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -17,11 +18,18 @@ def make_database(file: Path) -> None:
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+        say_nothing_of_tables()
         new = temporary(file)
         for rest in file.parent.glob(f"{new.name}*"):
             rest.unlink()
         SqlAlchemyStore(f"sqlite:///{new}", (file.parent / "mlartifacts").as_posix()).engine.dispose()
         new.replace(file)
+
+
+def say_nothing_of_tables() -> None:
+    """No lines on how a new database is set up; to be called once MLflow is imported."""
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def must_be_usable(file: Path) -> None:
