@@ -32,14 +32,14 @@ def read_graph(root: Path, targets: Iterable[str] = (), tables: Tables | None = 
     from dvc.stage import PipelineStage
 
     if tables is None:
-        graph = _index(root).graph
+        graph = _graph(root)
     else:
         with TemporaryDirectory() as folder:  # a project of nothing but the graph
             (elsewhere := Path(folder) / ".dvc").mkdir()
             (elsewhere / "config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
             shutil.copy(root / "dvc.yaml", folder)
             (Path(folder) / PARAMS).write_text(render(tables), encoding="utf-8")
-            graph = _index(Path(folder)).graph
+            graph = _graph(Path(folder))
     found: dict[str, Stage] = {}
     for stage in graph:
         if isinstance(stage, PipelineStage):
@@ -50,14 +50,12 @@ def read_graph(root: Path, targets: Iterable[str] = (), tables: Tables | None = 
     return {name: found[name] for name in order if name in wanted}
 
 
-def _index(root: Path) -> Any:
+def _graph(root: Path) -> Any:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        index = Repo(str(root)).index
-        _ = index.graph  # is read now, not when somebody asks
-        return index
+        return Repo(str(root)).index.graph
     except (DvcException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{root}: DVC cannot read this project ({' '.join(str(error).split())})") from None
 

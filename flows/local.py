@@ -57,7 +57,7 @@ def work(pool: str, limit: int | None) -> None:
     project()
     if pool not in POOLS:
         raise unknown_name("pool", pool, POOLS)
-    _own_server()
+    _settle_prefect()
     _must_answer()
     mlflow = serve.mlflow(0).process()
     if "MLFLOW_TRACKING_URI" not in os.environ and mlflow:
@@ -70,7 +70,7 @@ def work(pool: str, limit: int | None) -> None:
 
 def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_out: bool) -> None:
     """The flow `reproduce` in this process; without a reachable server, with one that lasts as long as it."""
-    _own_server()
+    _settle_prefect()
     from flows.project import alone, project
     from flows.reproduce import prepare, refuse, reproduce
 
@@ -88,7 +88,7 @@ def deploy() -> None:
     from flows.project import project
 
     project()
-    _own_server()
+    _settle_prefect()
     _must_answer()
     from flows.deploy import deploy as send
     from flows.deployments import deployments
@@ -98,9 +98,9 @@ def deploy() -> None:
     typer.echo("\n".join(names))
 
 
-def _own_server() -> None:
-    """Unless PREFECT_API_URL says otherwise, Prefect's server is the one that this folder started; to be called before Prefect
-    is imported."""
+def _settle_prefect() -> None:
+    """Unless PREFECT_API_URL says otherwise, Prefect's server is the one that this folder started. Prefect reads its settings as
+    it is imported: what is wrong with them is said here."""
     if "PREFECT_API_URL" not in os.environ and (running := serve.prefect(0).process()):
         os.environ["PREFECT_API_URL"] = f"http://{serve.HOST}:{running[1]}/api"
     try:
