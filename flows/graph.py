@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from graphlib import TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,7 +66,8 @@ def _with_needs(stages: dict[str, Stage], targets: Iterable[str]) -> set[str]:
     for target in targets:
         named = [name for name in stages if name == target or name.startswith(f"{target}@")]
         if not named:
-            raise unknown_name("stage", target, {*stages, *(name.partition("@")[0] for name in stages)})
+            near = get_close_matches(target, stages, n=3, cutoff=0.5)  # of hundreds
+            raise unknown_name("stage", target, {*near, *(name.partition("@")[0] for name in stages)})
         todo += named
     wanted: set[str] = set()
     while todo:
