@@ -19,8 +19,7 @@ def start(port: int, mlflow_port: int) -> None:
     """Both servers, and the deployments on Prefect's; what runs already is left as it is."""
     from flows.deployments import deployments
     from flows.project import project
-    from flows.tracking.address import DATABASE
-    from flows.tracking.database import make_database
+    from flows.tracking.database import DATABASE, make_database
 
     project()
     servers = (serve.prefect(port), serve.mlflow(mlflow_port))
@@ -72,13 +71,13 @@ def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_
     """The flow `reproduce` in this process; without a reachable server, with one that lasts as long as it."""
     _settle_prefect()
     from flows.project import alone, project
-    from flows.reproduce import prepare, refuse, reproduce
+    from flows.reproduce import prepare, reproduce
 
-    refuse(root := project(), studies, targets, force, fan_out)  # before it waits for another one
-    with _server(needed=fan_out), alone(root):
-        prepare(root, studies, targets, force, fan_out)  # what is wrong with these is said before a flow run begins
-        given = (list(studies or ()), list(targets), force, fan_out)
-        state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
+    with _server(needed=fan_out):
+        prepare(root := project(), studies, targets, force, fan_out)  # what is wrong is said before it waits and before a run
+        with alone(root):
+            given = (list(studies or ()), list(targets), force, fan_out)
+            state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
     if not state.is_completed():
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """Locks between processes of this machine. The kernel frees one with the process that holds it, however it ends."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ def private_folder(name: str) -> Path:
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder} belongs to somebody else: set TMPDIR to a folder of your own")
     return folder
+
+
+def private(folder: str, thing: str) -> Path:
+    """A file in a private folder that stands for `thing`, whatever its name."""
+    return private_folder(folder) / f"{hashlib.sha256(thing.encode()).hexdigest()[:32]}.lock"
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def reproduce(
     with alone(root):
         try:
             stages, fleet = prepare(root, studies, targets, force, fan_out)
+            choose(studies)
         except UserError as error:
             return Failed(message=str(error))
         return _run(root, stages, force, fleet)
@@ -62,21 +63,11 @@ def reproduce(
 def prepare(
     root: Path, studies: Sequence[str] | None, targets: Sequence[str] | None, force: bool, fan_out: bool
 ) -> tuple[dict[str, Stage], Fleet | None]:
-    """What is to be run, and by whom; a `UserError` for what cannot be."""
-    refuse(root, studies, targets or (), force, fan_out)
-    fleet = Fleet(root) if fan_out else None
-    choose(studies)
-    return read_graph(root, targets or ()), fleet
-
-
-def refuse(root: Path, studies: Sequence[str] | None, targets: Sequence[str], force: bool, fan_out: bool) -> None:
-    """What can be seen to be wrong without changing anything, as a `UserError`."""
+    """What is to be run, and by whom; a `UserError` for what cannot be. Changes nothing."""
     if fan_out and (studies or force):
         raise UserError("fan-out takes the studies of the commit, and no --force: python -m pipelines use STUDY, and commit")
-    if targets:
-        read_graph(root, targets, tables_of(studies) if studies else None)
-    elif studies:
-        tables_of(studies)
+    fleet = Fleet(root) if fan_out else None
+    return read_graph(root, targets or (), tables_of(studies) if studies else None), fleet
 
 
 def _run(root: Path, stages: dict[str, Stage], force: bool, fleet: Fleet | None) -> State:

@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from flows.locks import holding
+from flows.tracking.database import ARTIFACTS, DATABASE, FILE
 from secateur.errors import UserError
 
 FOLDER = Path(".servers")
@@ -128,7 +129,7 @@ def prefect(port: int) -> Server:
 
 def mlflow(port: int) -> Server:
     """MLflow's server over the database that is used without a server, too."""
-    store = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlartifacts")
+    store = ("--backend-store-uri", f"{FILE}{DATABASE}", "--artifacts-destination", ARTIFACTS)
     where = ("--host", HOST, "--port", str(port), "--workers", "1", "--allowed-hosts", f"{HOST}:{port},localhost:{port}")
     return Server("mlflow", port, "--mlflow-port", ("mlflow", "server", *store, *where), "/health", {})
 

@@ -54,6 +54,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def fan_out(project: Path, other: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """A fan-out from one clone to a worker in another, to its end."""
+    process = worker(other, address)
+    try:
+        return run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=address)
+    finally:
+        process.kill()
+
+
 def test_two_clones_one_of_them_dies(prefect_server: str, bucket: Any, tmp_path: Path) -> None:
     endpoint = bucket.meta.client.meta.endpoint_url
     project = shared(make(tmp_path / "project", seconds=8, wide=3), "s3://bucket/store", endpoint)
@@ -80,12 +89,8 @@ def test_two_clones_one_of_them_dies(prefect_server: str, bucket: Any, tmp_path:
 def test_a_remote_that_is_a_folder(prefect_server: str, tmp_path: Path) -> None:
     project = shared(make(tmp_path / "project", wide=1), str(tmp_path / "store"))
     other = clone(project, tmp_path / "other")
-    process = worker(other, prefect_server)
-    try:
-        done = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
-        assert done.returncode == 0, done.stdout
-    finally:
-        process.kill()
+    done = fan_out(project, other, prefect_server)
+    assert done.returncode == 0, done.stdout
     assert lock(project) == serial(project)
     assert [entry["name"] for entry in intervals(other / "intervals.jsonl")] == ["b0"], "the only one that needs a GPU"
     assert [entry["name"] for entry in intervals(project / "intervals.jsonl")] == ["a", "c"]
@@ -105,12 +110,8 @@ def test_results_that_came_with_git(prefect_server: str, tmp_path: Path) -> None
     run(origin, "git", "add", "--all")
     run(origin, "git", "commit", "--quiet", "--message", "results")
     project, other = clone(origin, tmp_path / "project"), clone(origin, tmp_path / "other")
-    process = worker(other, prefect_server)
-    try:
-        done = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
-        assert done.returncode == 0, done.stdout
-    finally:
-        process.kill()
+    done = fan_out(project, other, prefect_server)
+    assert done.returncode == 0, done.stdout
     assert lock(project) == lock(origin)
     assert [entry["name"] for entry in intervals(other / "intervals.jsonl")] == ["b0", "e"]
     assert [entry["name"] for entry in intervals(project / "intervals.jsonl")] == ["a", "c"]
@@ -160,10 +161,6 @@ def test_a_worker_at_another_commit_says_so(prefect_server: str, tmp_path: Path)
     other = clone(project, tmp_path / "other")
     (project / "in.txt").write_text("new")
     run(project, "git", "commit", "--quiet", "--all", "--message", "newer")
-    process = worker(other, prefect_server)
-    try:
-        done = run(project, *flows("reproduce", "--fan-out"), check=False, PREFECT_API_URL=prefect_server)
-    finally:
-        process.kill()
+    done = fan_out(project, other, prefect_server)
     assert done.returncode == 1 and "update this worker's clone (git pull)" in done.stdout
     assert not (other / "a.pid").exists(), "it began nothing"

@@ -27,8 +27,8 @@ def changes(root: Path, base: str) -> str:
         git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
     except UserError as error:
         raise UserError(f"{base!r} is no commit here ({error})") from None
-    if (root / LOCK).exists():  # what DVC cannot read here it would call gone
-        read_graph(root)
+    read_graph(root)  # what DVC cannot read here it would call gone
+    if (root / LOCK).exists():
         read_lock(root / LOCK)
     if not (root / REPORT).is_file():
         raise UserError(f"{REPORT} does not exist here; `dvc repro` makes it")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flows.tracking.database import make_database, must_be_usable, say_nothing_of_tables
+from flows.tracking.database import ARTIFACTS, DATABASE, FILE, make_database, must_be_usable, say_nothing_of_tables
 from secateur.errors import UserError, unknown_name
 from stages._live import DEFAULT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASE, ARTIFACTS, FILE = "mlflow.db", "mlartifacts", "sqlite:///"
 TRACK = "python -m flows track"
 SUBJECT, STUDY = "secateur.subject", "secateur.study"
 ROLE, DIGEST = "secateur.role", "secateur.digest"

@@ -1,19 +1,19 @@
 """The database file that MLflow writes to where there is no server."""
 
-import hashlib
 import logging
 import os
 from pathlib import Path
 
-from flows.locks import holding, private_folder
+from flows.locks import holding, private
 from secateur.artifacts import temporary
 from secateur.errors import UserError
+
+DATABASE, ARTIFACTS, FILE = "mlflow.db", "mlartifacts", "sqlite:///"
 
 
 def make_database(file: Path) -> None:
     """Let MLflow set up a new database, whole or not at all: one that was set up by half can never be used again."""
-    name = hashlib.sha256(str(file).encode()).hexdigest()[:32]
-    with holding(private_folder("track") / f"{name}.database.lock", f"sets up {file.name}"):
+    with holding(private("track", f"database {file}"), f"sets up {file.name}"):
         if file.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -22,7 +22,7 @@ def make_database(file: Path) -> None:
         new = temporary(file)
         for rest in file.parent.glob(f"{new.name}*"):
             rest.unlink()
-        SqlAlchemyStore(f"sqlite:///{new}", (file.parent / "mlartifacts").as_posix()).engine.dispose()
+        SqlAlchemyStore(f"{FILE}{new}", (file.parent / ARTIFACTS).as_posix()).engine.dispose()
         new.replace(file)
 
 
