@@ -1,8 +1,11 @@
-"""Peak memory of pruning a checkpoint that is larger than the memory it gets: `python -m benchmarks.memory`.
+"""Peak memory of pruning, assembling and exporting a checkpoint of more than 3 GB: `python -m benchmarks.memory [--single]`.
 
-Writes a random LLaMA-shaped checkpoint of more than 3 GB into a temporary folder, prunes it with Wanda in a process of its
-own (4 sequences of 128 tokens, propagation `site`), and prints that process's peak resident memory beside what a plain
-import of torch and transformers takes. Floor: the imports, plus one block, plus the embedding or the hidden states.
+Writes a random LLaMA-shaped checkpoint into a temporary folder, a file for each block or, with `--single`, one for all. Then,
+each in a process of its own: prunes it with Wanda (4 sequences of 128 tokens, propagation `site`), assembles the pruned model
+whole, and exports it. Prints each process's peak resident memory beside what a plain import of torch and transformers takes.
+
+Floors: for pruning the imports, one block (0.18 GB), and the embedding (0.26 GB) or the hidden states; for a whole model the
+imports and the model; for an export the imports, one shard (0.54 GB) and one block.
 """
 
 import json
@@ -12,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -33,6 +36,16 @@ torch.set_num_threads(2)
 tokens = torch.randint(0, 32000, (4, 128), generator=torch.Generator().manual_seed(0))
 secateur.prune(sys.argv[1], secateur.Recipe("wanda", 0.5), sys.argv[2], tokens=tokens, device="cpu")
 """
+ASSEMBLE = """
+import sys, secateur
+whole = secateur.assemble(sys.argv[1], sys.argv[2], device="cpu")
+"""
+EXPORT = """
+import sys
+from pathlib import Path
+from secateur.export import export
+export(*map(Path, sys.argv[1:]), check=False)
+"""
 # The high-water mark of this program alone: getrusage would count the parent's memory too, as it was before exec.
 PEAK = """
 from pathlib import Path
@@ -41,8 +54,8 @@ print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
-def write_checkpoint(folder: Path) -> int:
-    """One safetensors file a block, as large models come; returns its size in bytes."""
+def write_checkpoint(folder: Path, single: bool) -> int:
+    """One safetensors file a block, as large models come, or a `single` one; returns its size in bytes."""
     hidden, mlp, keys = 2048, 5632, 256
     generator = torch.Generator().manual_seed(0)
     block = {
@@ -68,7 +81,13 @@ def write_checkpoint(folder: Path) -> int:
     ends = {"model.embed_tokens.weight": (32000, hidden), "lm_head.weight": (32000, hidden), "model.norm.weight": (hidden,)}
     write("ends.safetensors", ends)
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    if single:
+        whole = {name: tensor for file in set(index.values()) for name, tensor in load_file(folder / file).items()}
+        save_file(whole, folder / "model.safetensors")
+        for file in set(index.values()):
+            (folder / file).unlink()
+    else:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
@@ -79,12 +98,16 @@ def peak(code: str, *arguments: str) -> float:
 
 
 def main() -> None:
-    """Print the three figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        size = write_checkpoint(Path(folder))
+    """Print the figures."""
+    with tempfile.TemporaryDirectory() as root:
+        folder, run = Path(root) / "model", f"{root}/run"
+        folder.mkdir()
+        size = write_checkpoint(folder, "--single" in sys.argv)
         print(f"checkpoint on disk      {size / 1e9:5.2f} GB")
         print(f"imports alone           {peak(IMPORTS):5.2f} GB")
-        print(f"prune (wanda, site)     {peak(PRUNE, folder, folder + '/run'):5.2f} GB")
+        print(f"prune (wanda, site)     {peak(PRUNE, str(folder), run):5.2f} GB")
+        print(f"assemble, pruned        {peak(ASSEMBLE, str(folder), run):5.2f} GB")
+        print(f"export, pruned          {peak(EXPORT, str(folder), run, f'{root}/plain'):5.2f} GB")
 
 
 if __name__ == "__main__":

@@ -39,19 +39,18 @@ def main() -> None:
     tokens = torch.randint(0, 49000, (32, 512), generator=torch.Generator().manual_seed(0))
     recipes = [Recipe(name, sparsity, pattern, propagation="dense") for name in METHODS for sparsity, pattern in TARGETS]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        root, folder = Path(name), Path(name) / "model"
+        folder.mkdir()
         first_blocks(arguments.model, arguments.blocks, folder)
 
         def calibrate(bundle: str) -> None:
             settings = {"bundle": bundle}
-            collect(
-                folder, tokens, bundle, folder / bundle, work=folder / "work", settings=settings, device="cpu", progress=False
-            )
+            collect(folder, tokens, bundle, root / bundle, work=root / "work", settings=settings, device="cpu", progress=False)
 
         calibrate("tokens")  # imports and caches are paid for before anything is timed
         calibrations = {bundle: seconds(lambda b=bundle: calibrate(b)) for bundle in ("moments", "gram", "outputs")}
         calibrations["nothing"] = 0.0
-        runs = [seconds(lambda r=recipe: prune(folder, r, statistics=folder / "outputs")) for recipe in recipes]
+        runs = [seconds(lambda r=recipe: prune(folder, r, statistics=root / "outputs")) for recipe in recipes]
         loops = {
             method: seconds(lambda m=method: straightforward.prune(StreamedModel(folder, CPU), tokens, m, 0.5))
             for method in ("wanda", "sparsegpt")

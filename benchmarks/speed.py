@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from benchmarks import straightforward
 from secateur import Recipe, engine
 from secateur.determinism import prepare
+from secateur.models.conversion import stock_names
 from secateur.models.linears import weight_of
-from secateur.models.stream import StreamedModel, WeightFiles, run_block
+from secateur.models.stream import StreamedModel, run_block
 
 CPU = torch.device("cpu")
 
@@ -34,10 +35,9 @@ def first_blocks(source: Path, blocks: int, folder: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     model = StreamedModel(source, CPU)
     inside = f"{model.adapter.blocks_path}."
-    kept = [
-        n for n, _ in model.model.named_parameters() if not n.startswith(inside) or int(n[len(inside) :].split(".")[0]) < blocks
-    ]
-    save_file(WeightFiles(source, model.model.base_model_prefix).read(kept), folder / "model.safetensors")
+    names = model.reader.names()
+    kept = [name for name in names if not name.startswith(inside) or int(name[len(inside) :].split(".")[0]) < blocks]
+    save_file(stock_names(model.model, model.reader.read(kept)), folder / "model.safetensors")
     layers = next(key for key in ("num_hidden_layers", "n_layer") if key in config)
     (folder / "config.json").write_text(json.dumps(config | {layers: blocks}))
 
@@ -51,7 +51,9 @@ def seconds(action: Callable[[], object]) -> float:
 
 def prune(folder: Path, recipe: Recipe, **data: Any) -> None:
     """One run of the checkpoint in `folder` from scratch, on the CPU and without a progress bar; `data` is what it reads."""
-    engine.prune(folder, recipe, folder / "run", work=folder / "work", settings={}, device="cpu", progress=False, **data)
+    with tempfile.TemporaryDirectory() as name:
+        out, work = Path(name) / "run", Path(name) / "work"
+        engine.prune(folder, recipe, out, work=work, settings={}, device="cpu", progress=False, **data)
 
 
 def matmul_rate() -> float:

@@ -17,6 +17,7 @@ from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
 from flows.deployments import POOLS
+from flows.prefect_server import api_url, one_line
 from secateur.errors import UserError
 
 SILENCE = "crash runs that fell silent"
@@ -26,7 +27,7 @@ GONE = "no heartbeat any more: its worker is gone"
 def deploy(names: Sequence[str]) -> None:
     """Make the process pools, these deployments of prefect.yaml, and the rule for silent runs; again and again gives the
     same."""
-    with get_client(sync_client=True) as client:
+    with one_line(api_url()), get_client(sync_client=True) as client:
         for pool in POOLS:
             template = ProcessWorker.get_default_base_job_template()
             with suppress(ObjectAlreadyExists):
@@ -56,10 +57,11 @@ def _crash_silent_runs() -> None:
         ),
         actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message=GONE, force=False)],
     )
-    with get_client(sync_client=True) as client:
+    with one_line(api_url()), get_client(sync_client=True) as client:
         known = client.read_automations_by_name(SILENCE)
-    if known:
-        rule.id = known[0].id
-        rule.update()
-    else:
-        rule.create()
+    with one_line(api_url()):
+        if known:
+            rule.id = known[0].id
+            rule.update()
+        else:
+            rule.create()

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
-import httpx
 import typer
 
 from flows import serve
+from flows.prefect_server import REMEDY, api_url, must_answer, one_line, reachable
 from secateur.errors import UserError, unknown_name
 
 
@@ -33,6 +33,7 @@ def start(port: int, mlflow_port: int) -> None:
     os.environ["PREFECT_API_URL"] = api = f"{servers[0].address}/api"
     from flows.deploy import deploy  # reads the address as it is imported
 
+    must_answer()  # one that ran already may be of another version
     deploy(names)
     for server in servers:
         typer.echo(f"{server.name}: {server.address}{'' if server in started else ' (ran already)'}")
@@ -57,7 +58,7 @@ def work(pool: str, limit: int | None) -> None:
     if pool not in POOLS:
         raise unknown_name("pool", pool, POOLS)
     _settle_prefect()
-    _must_answer()
+    must_answer()
     mlflow = serve.mlflow(0).process()
     if "MLFLOW_TRACKING_URI" not in os.environ and mlflow:
         os.environ["MLFLOW_TRACKING_URI"] = f"http://{serve.HOST}:{mlflow[1]}"
@@ -74,7 +75,8 @@ def run(targets: Sequence[str], studies: Sequence[str] | None, force: bool, fan_
     from flows.reproduce import prepare, reproduce
 
     with _server(needed=fan_out):
-        prepare(root := project(), studies, targets, force, fan_out)  # what is wrong is said before it waits and before a run
+        with one_line(api_url()):
+            prepare(root := project(), studies, targets, force, fan_out)  # what is wrong is said before it waits and before a run
         with alone(root):
             given = (list(studies or ()), list(targets), force, fan_out)
             state = reproduce(*given, return_state=True)  # pyright: ignore[reportCallIssue]
@@ -88,7 +90,7 @@ def deploy() -> None:
 
     project()
     _settle_prefect()
-    _must_answer()
+    must_answer()
     from flows.deploy import deploy as send
     from flows.deployments import deployments
 
@@ -108,32 +110,12 @@ def _settle_prefect() -> None:
         raise UserError(f"Prefect's settings (PREFECT_..., prefect.toml): {' '.join(str(error).split())}") from None
 
 
-def _must_answer() -> None:
-    if not reachable(address := api_url()):
-        raise UserError(f"no Prefect server at {address}: start one with `make server`, or name another in PREFECT_API_URL")
-
-
-def api_url() -> str:
-    """The address of Prefect's API: PREFECT_API_URL, or that of prefect.toml."""
-    from prefect.settings import PREFECT_API_URL
-
-    return str(PREFECT_API_URL.value() or "(none named: PREFECT_API_URL)")
-
-
-def reachable(address: str) -> bool:
-    """Whether a Prefect server answers there."""
-    try:
-        return httpx.get(f"{address}/health", timeout=5).json() is True
-    except (httpx.TransportError, httpx.InvalidURL, ValueError, ImportError):  # nobody, no address, no Prefect, no such proxy
-        return False
-
-
 def _server(needed: bool) -> AbstractContextManager[object]:
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
     if reachable(address := api_url()):
         return nullcontext()
     if needed:
-        raise UserError(f"no Prefect server at {address}: fan-out needs one, and workers")
+        raise UserError(f"no Prefect server at {address}: fan-out needs one, and workers; {REMEDY}")
     typer.echo(f"no Prefect server at {address}: this run has one of its own")
     return temporary_settings({PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True})

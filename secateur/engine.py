@@ -12,10 +12,12 @@ from tqdm import trange
 
 from secateur.artifacts import read_json, write_json
 from secateur.errors import UserError
+from secateur.finite import REMEDY, not_finite, weight_not_finite
 from secateur.masks import PrunedLinear, PrunedStore
 from secateur.methods.base import Surroundings, Target
 from secateur.models.adapters import Site
 from secateur.models.linears import as_stored, linear_at, weight_of
+from secateur.outputs import check_output
 from secateur.recipe import Recipe
 from secateur.recovery.base import BlockUpdate
 from secateur.statistics import SiteStatistics, bundle_covers
@@ -37,6 +39,7 @@ def prune(
     tokens: Tensor | None = None,
     statistics: Path | None = None,
     gradients: Path | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     memory: int = 2 << 30,
     progress: bool = True,
@@ -49,7 +52,10 @@ def prune(
     `memory`, in bytes, decides whether `site` runs the batch at once or recomputes the block up to each site: the result is
     the same. `work` is where finished blocks wait for a restart. `on_block` is told of every block once it is safe there: its
     index, how many there are, and its linears.
+
+    Raises, before any work, a `UserError` if `out` exists, unless it is an untouched result of ours and `overwrite` is set.
     """
+    check_output(out, [model, statistics, gradients], overwrite, work)
     solve = Solver(recipe)
     fit = solve.update if isinstance(solve.update, BlockUpdate) else None
     if fit and recipe.propagation == "dense":
@@ -67,7 +73,7 @@ def prune(
         first, solve.attention = hidden.position, walk.attention
     for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
-            solve.stored_dtypes, solve.choices = walk.model.stored_dtypes, {}
+            solve.position, solve.stored_dtypes, solve.choices = index, walk.model.stored_dtypes, {}
             solve.gradients = magnitudes.read(index, walk.model.device) if magnitudes else {}
             entered = _follow_dense(walk, block) if fit else None
             if hidden is None:
@@ -87,7 +93,7 @@ def prune(
             hidden.advance(walk.checkpoint)
         if on_block:
             on_block(index, len(walk.model), results)
-    walk.finish(out, settings)
+    walk.finish(out, settings, overwrite)
 
 
 def _note_choices(work: Path, index: int, choices: Mapping[str, Any]) -> None:
@@ -128,6 +134,7 @@ class Solver:
 
     def __init__(self, recipe: Recipe) -> None:
         self.method, self.refinement, self.update = recipe.build_method(), recipe.build_refinement(), recipe.build_update()
+        self.position = 0  # which block is in memory
         self.stored_dtypes: Mapping[str, torch.dtype] = {}  # new weights are rounded to what the checkpoint stores
         self.attention: Callable[..., Iterator[Tensor]] | None = None  # of the walk, where calibration inputs are at hand
         self.choices: dict[str, Any] = {}  # what the method noted of the block in memory
@@ -139,13 +146,14 @@ class Solver:
         if self.gradients:
             statistics = replace(statistics, gradients=tuple(self.gradients[path] for path in site.linears))
         around = Surroundings(self.attention and partial(self.attention, block, site), self.choices)
+        targets = [target] * len(weights)
         try:
-            targets = [target] * len(weights)
+            _check_finite(block, site, weights, statistics)
             solved = self.method.prune_in(weights, statistics, targets, around)
             solved = self.refinement.refine(weights, statistics, solved, targets)
             solved = self.update.update(weights, statistics, solved)
         except UserError as error:
-            raise UserError(f"{site.name} ({', '.join(site.linears)}): {error}") from None
+            raise UserError(f"block {self.position}, {site.name} ({', '.join(site.linears)}): {error}") from None
         results = {}
         for path, weight, pruned in zip(site.linears, weights, solved, strict=True):
             results[path] = self.write(path, weight, pruned.mask, pruned.weight)
@@ -153,7 +161,12 @@ class Solver:
 
     def write(self, path: str, weight: Tensor, mask: Tensor, values: Tensor | None) -> PrunedLinear:
         """Put a result for one linear into its weight [out, in], rounded as the checkpoint will have it."""
-        stored = None if values is None else values[~mask].to(self.stored_dtypes[f"{path}.weight"])
+        stored = None
+        if values is not None:
+            exact, dtype = values[~mask], self.stored_dtypes[f"{path}.weight"]
+            stored = exact.to(dtype)
+            if not_finite(stored):
+                raise UserError(f"block {self.position}, {path}: {_misfit(exact, dtype)}")
         result = PrunedLinear(mask, stored)
         result.apply(weight)
         return result
@@ -166,6 +179,36 @@ class Solver:
         for site in sites:
             results |= self.site(block, site, statistics.get(site.name, SiteStatistics(0, 0)), target)
         return results
+
+
+def _check_finite(block: nn.Module, site: Site, weights: list[Tensor], statistics: SiteStatistics) -> None:
+    """Every method takes its inputs for numbers: say which are not, before one blames its own settings for what comes out."""
+    for path, weight in zip(site.linears, weights, strict=True):
+        if kind := not_finite(weight):
+            raise UserError(f"{path}.weight holds {kind}: {REMEDY}")
+    for path, gradient in zip(site.linears, statistics.gradients or (), strict=False):  # a method checks that there is one each
+        if kind := not_finite(gradient):
+            raise UserError(f"the gradients of {path} hold {kind}: collect them again")
+    sums = (statistics.input_sum, statistics.input_square_sum, statistics.gram)
+    kind = next((found for part in sums if part is not None and (found := not_finite(part))), None)
+    if kind and (found := weight_not_finite(block)):
+        raise UserError(f"the statistics of its inputs hold {kind}, since {found}: {REMEDY}")
+    if kind:
+        raise UserError(
+            f"the statistics of its inputs hold {kind}, although the weights of this block are finite: the model overflows fp32 "
+            "before it, or a weight there is not finite (secateur.perplexity names such a weight)"
+        )
+
+
+def _misfit(exact: Tensor, dtype: torch.dtype) -> str:
+    """Why new weights cannot be stored in `dtype`."""
+    if kind := not_finite(exact):
+        return f"a new weight is {kind}, made of weights and statistics that are finite: raise percdamp or use more samples"
+    name, largest = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+    return (
+        f"a new weight of {float(exact[exact.abs().argmax()]):.3g} does not fit {name} (largest {largest:.6g}), in which the "
+        "checkpoint stores it: save the checkpoint in bfloat16 or float32 first, or prune with a method that keeps the weights"
+    )
 
 
 def _site_by_site(walk: Walk, block: nn.Module, solve: Solver, target: Target) -> Results:

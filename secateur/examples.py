@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.artifacts import read_tensors, write_tensors
 from secateur.errors import UserError
+from secateur.tokens import check_range, check_shape, check_tokens
 
 IGNORED = -100  # a label that is not predicted, in the convention of torch's cross-entropy
 
@@ -26,7 +27,7 @@ class Examples:
     @classmethod
     def of(cls, given: "Examples | Tensor") -> "Examples":
         """Examples as they are; tokens [n, L] as examples of which everything is learnt."""
-        return given if isinstance(given, Examples) else cls(given)
+        return given if isinstance(given, Examples) else cls(check_shape(given))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -35,6 +36,20 @@ class Examples:
     def length(self) -> int:
         """Tokens of an example, padding included."""
         return self.tokens.shape[1]
+
+    def check(self, rows: int, what: str) -> None:
+        """Refuse tokens and labels that are not ids below `rows`, and parts of different shapes; `what` are examples of what."""
+        check_tokens(self.tokens, rows, what=f"{what} tokens")
+        for name, part in (("labels", self.labels), ("present", self.present)):
+            if part is not None and part.shape != self.tokens.shape:
+                shapes = f"{tuple(part.shape)}: must be that of the tokens, {tuple(self.tokens.shape)}"
+                raise UserError(f"{what} {name} of shape {shapes}")
+        if self.present is not None and self.present.dtype != torch.bool:
+            raise UserError(f"{what} present: must be bool, True where a token is no padding")
+        if self.labels is not None:
+            labels = check_shape(self.labels, what=f"{what} labels")
+            allowed = f"or {IGNORED} where nothing is to be predicted"
+            check_range(labels.where(labels != IGNORED, 0), rows, f"{what} labels", allowed)
 
     def windows(self) -> Tensor:
         """The tokens [n, L], if they are plain windows of text; a `UserError` for examples with labels or padding."""

@@ -1,47 +1,124 @@
 """A run, or what a fine-tuning made of it, as a plain checkpoint that any program reads: dense tensors with zeros in them."""
 
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from secateur.artifacts import whole_folder
-from secateur.errors import UserError
-from secateur.finetune.load import attach, check, check_export
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from secateur.artifacts import write_text
+from secateur.card import model_card
+from secateur.checkpoint import CONFIG, companions
+from secateur.errors import UserError, unknown_name
+from secateur.finetune.load import check_export, merging
 from secateur.finetune.origin import Origin
-from secateur.models.load import assemble
+from secateur.masks import PrunedStore
+from secateur.models.adapters import adapter_for
+from secateur.models.config import write_config
+from secateur.models.conversion import stock_names
+from secateur.models.load import apply_block, check_run, generation_config, loads_elsewhere
+from secateur.models.skeleton import Skeleton
+from secateur.models.writer import ONE_FILE, SHARD, Writer
+from secateur.outputs import check_output, whole_folder
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Edit = Callable[[int, nn.Module], None]
+CARD = "README.md"
 
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 
-
-def export(model: Path, pruned: Path | None, to: Path, tuned: Path | None = None, mode: str | None = None) -> None:
+def export(
+    model: Path,
+    pruned: Path | None,
+    to: Path,
+    tuned: Path | None = None,
+    mode: str | None = None,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    shard: int | None = None,
+    progress: bool = False,
+) -> None:
     """Write the model of folder `model`, pruned by the run `pruned`, with the fine-tuning in folder `tuned` merged as `mode`
-    says (fp32), and the tokenizer to the new folder `to`, for stock `from_pretrained`.
+    says, to the folder `to`, for stock `from_pretrained`: weights, configuration, tokenizer, chat templates, and a model card.
 
-    Raises a `UserError`, before anything is written, if `to` exists, if the folders do not belong together, or if merging
-    would fill the run's zeros, as `unmerged` does wherever there are masks.
+    Block by block, so that memory holds a shard and a block. Every tensor keeps the type in which it is stored, unless `dtype`
+    (float32, bfloat16, float16) names another for all. `shard` is the largest size of a weight file in bytes. `check` loads the
+    result once with stock code, which needs memory for all of it.
+
+    Raises a `UserError`, before anything is written, if `to` exists (unless it is an untouched export and `overwrite` is set), if
+    the folders do not belong together, or if merging would fill the run's zeros, as `unmerged` does where there are masks.
     """
-    if to.exists():
-        raise UserError(f"{to} exists already; name a folder that does not")
-    if not to.parent.is_dir():
+    check_output(to, [model, pruned, tuned], overwrite)
+    if not to.absolute().parent.is_dir():
         raise UserError(f"{to.parent} is not a folder; make it first, or name another place")
-    whole = _whole(model, pruned, tuned, mode)
-    with whole_folder(to) as folder:
-        whole.save_pretrained(folder)
-        for pattern in TOKENIZER_FILES:
-            for file in sorted(model.glob(pattern)):
-                shutil.copyfile(file, folder / file.name)
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    skeleton = Skeleton(model, torch.device("cpu"))
+    path, edits = _edits(skeleton, model, pruned, tuned, mode)
+    generation_config(model)  # stock code would not load the result with a broken one beside it
+    with whole_folder(to, overwrite) as folder:
+        writer = Writer(folder, shard or (ONE_FILE if skeleton.checkpoint.bytes <= ONE_FILE else SHARD))
+        for names in tqdm(list(_units(skeleton.reader.names())), desc="export", unit="part", disable=not progress):
+            writer.add(_part(skeleton, names, path, edits, None if dtype is None else DTYPES[dtype]))
+        writer.close()
+        write_config(folder / CONFIG, skeleton.checkpoint.config, type(skeleton.model).__name__, dtype)
+        for name in companions(_files(model)):
+            if name not in (CONFIG, CARD):
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(model / name, folder / name)
+        write_text(folder / CARD, model_card(model, pruned, tuned, mode, dtype))
+        if check:
+            loads_elsewhere(folder, type(skeleton.model))
 
 
-def _whole(model: Path, pruned: Path | None, tuned: Path | None, mode: str | None) -> "PreTrainedModel":
-    if tuned is None or mode is None:
-        if tuned or mode:
-            raise UserError("export: a fine-tuning needs a mode, and a mode a fine-tuning; give both or neither")
-        return assemble(model, pruned, device="cpu")
-    origin = Origin(model, pruned)
-    check(tuned, mode, origin)
-    check_export(tuned, mode)
-    plain = "masked_merge" if mode == "unmerged" else mode  # where nothing is masked, the two are the same weights
-    return attach(assemble(model, pruned, device="cpu"), tuned, plain, origin)
+def _edits(
+    skeleton: Skeleton, model: Path, pruned: Path | None, tuned: Path | None, mode: str | None
+) -> tuple[str | None, list[Edit]]:
+    """Where the blocks are that something changes, and what changes them, one after the other; checked, and nothing read."""
+    if (tuned is None) != (mode is None):
+        raise UserError("export: a fine-tuning needs a mode, and a mode a fine-tuning; give both or neither")
+    if pruned is None and tuned is None:
+        return None, []
+    path, edits = adapter_for(skeleton.checkpoint.config).blocks_path, []
+    if pruned is not None and PrunedStore(pruned).blocks:
+        check_run(skeleton.model.get_submodule(path), store := PrunedStore(pruned))
+        edits.append(lambda index, block: apply_block(block, index, store))
+    if tuned is not None and mode is not None:
+        check_export(tuned, mode)
+        plain = "masked_merge" if mode == "unmerged" else mode  # where nothing is masked, the two are the same weights
+        edits.append(merging(tuned, plain, Origin(model, pruned)))
+    return path, edits
+
+
+def _units(names: list[str]) -> Iterator[list[str]]:
+    """Names of tensors that are converted together: a block's, and all outside of the blocks."""
+    units: dict[str, list[str]] = {}
+    for name in names:
+        numbered = re.match(r"(.*?\.\d+)\.", name)
+        units.setdefault(numbered[1] if numbered else "", []).append(name)
+    yield from units.values()
+
+
+def _part(
+    skeleton: Skeleton, names: list[str], path: str | None, edits: list[Edit], dtype: torch.dtype | None
+) -> dict[str, torch.Tensor]:
+    """One unit's tensors under their stock names, edited, as they are stored or as `dtype`."""
+    skeleton.fill(names, as_stored=True)
+    inside = re.match(rf"{re.escape(path)}\.(\d+)\.", names[0]) if path else None
+    if path and inside:
+        for edit in edits:
+            edit(int(inside[1]), skeleton.model.get_submodule(f"{path}.{inside[1]}"))
+    state = skeleton.model.state_dict()
+    tensors = {
+        name: state[name] if dtype is None or not state[name].is_floating_point() else state[name].to(dtype) for name in names
+    }
+    skeleton.drop()
+    return stock_names(skeleton.model, tensors)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError
+from secateur.finite import not_finite
 
 ROWS = 256
 """Solved together on a CPU: enough for a fast matrix product, few enough for a cache to hold what an iteration touches."""
@@ -19,12 +20,19 @@ ROWS = 256
 
 def damped(hessian: Tensor, percdamp: float) -> Tensor:
     """H + λI. The damping keeps survivors near their dense values where the calibration inputs say little."""
-    diagonal = hessian.diagonal()
-    if not torch.isfinite(diagonal).all():
-        raise UserError("the Hessian is not finite: the calibration inputs hold inf or nan")
+    check_hessian(hessian)
     result = hessian.clone()
-    result.diagonal().add_(max(percdamp * float(diagonal.mean()), torch.finfo(hessian.dtype).tiny))
+    result.diagonal().add_(max(percdamp * float(hessian.diagonal().mean()), torch.finfo(hessian.dtype).tiny))
     return result
+
+
+def check_hessian(hessian: Tensor) -> None:
+    """Refuse a Hessian with which nothing can be solved, whatever the damping."""
+    if kind := not_finite(hessian):
+        raise UserError(f"the Hessian is not finite: the statistics of the calibration inputs hold {kind}")
+    if not torch.isfinite(hessian.diagonal().mean()):
+        largest = float(hessian.diagonal().max())
+        raise UserError(f"the Hessian overflows fp32, with {largest:.3g} on its diagonal: the calibration inputs are too large")
 
 
 def row_error(dense: Tensor, current: Tensor, hessian: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.artifacts import read_tensors, write_tensors
+from secateur.artifacts import header_of, open_tensors, read_tensors, write_tensors
 from secateur.errors import UserError
 
 # Eight 0/1 bytes, read as one little-endian integer, times this number have the eight bits in the top byte, the first byte in
@@ -67,6 +67,11 @@ class PrunedStore:
             write_tensors(self.path("values", block), values)
         shapes = {name: list(linear.mask.shape) for name, linear in linears.items()}
         write_tensors(self.path("masks", block), {name: pack_bits(linear.mask) for name, linear in linears.items()}, shapes)
+
+    def shapes(self, block: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the pruned linears of one block, without reading them."""
+        with open_tensors(self.path("masks", block)) as file:
+            return {name: tuple(shape) for name, shape in header_of(file).items()}
 
     def read(self, block: int) -> dict[str, PrunedLinear]:
         """Read one block."""

@@ -4,37 +4,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.artifacts import read_json
-from secateur.errors import UserError
+import torch
+
 from secateur.masks import PrunedStore
 from secateur.models.adapters import adapter_for
+from secateur.models.load import check_run
+from secateur.models.skeleton import Skeleton
 from secateur.patterns import is_n_of_m, parse_pattern
 from secateur.shares import DENSE
-
-BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
 
 def measure(pruned: Path, model: Path) -> dict[str, Any]:
     """Sparsity per layer, per block and in total, and sizes in bytes.
 
-    Counted over the prunable linears alone. `dense`: those linears at the checkpoint's precision. `masks`, `values`: what this
-    run stores. `packed`: masks and every survivor at the checkpoint's precision, all that a sparse copy needs.
+    Counted over the prunable linears alone. `dense`: those linears in the types in which the checkpoint
+    stores them. `masks`, `values`: what this
+    run stores. `packed`: masks and every survivor in those types, all that a sparse copy needs.
     """
-    config = read_json(model / "config.json")
-    store = PrunedStore(pruned)
-    if store.blocks != adapter_for(config).blocks(config):
-        raise UserError(f"{pruned} holds {store.blocks} blocks, the model {model} has {adapter_for(config).blocks(config)}")
-    blocks = {}
+    skeleton, store = Skeleton(model, torch.device("cpu")), PrunedStore(pruned)
+    adapter = adapter_for(skeleton.checkpoint.config)
+    check_run(skeleton.model.get_submodule(adapter.blocks_path), store)
+    blocks, dense, survivors = {}, 0, 0
     for index in range(store.blocks):
         counts = {path: (int(linear.mask.count_nonzero()), linear.mask.numel()) for path, linear in store.read(index).items()}
+        for path, (gone, total) in counts.items():
+            itemsize = skeleton.reader.dtype(f"{adapter.blocks_path}.{index}.{path}.weight").itemsize
+            dense, survivors = dense + total * itemsize, survivors + (total - gone) * itemsize
         layers = {path: _share(*count) for path, count in counts.items()}
-        total = [sum(column) for column in zip(*counts.values(), strict=True)]
-        blocks[f"{index:03d}"] = {"layers": layers, "sparsity": total[0] / total[1]}
+        sums = [sum(column) for column in zip(*counts.values(), strict=True)]
+        blocks[f"{index:03d}"] = {"layers": layers, "sparsity": sums[0] / sums[1]}
     every = [layer for block in blocks.values() for layer in block["layers"].values()]
     gone, total = sum(layer["pruned"] for layer in every), sum(layer["total"] for layer in every)
-    itemsize = BITS[config.get("dtype") or config.get("torch_dtype") or "float32"] // 8
     stored = store.bytes()
-    sizes = {**stored, "dense": total * itemsize, "packed": stored["masks"] + (total - gone) * itemsize}
+    sizes = {**stored, "dense": dense, "packed": stored["masks"] + survivors}
     return {"achieved": gone / total, "pruned": gone, "total": total, "bytes": sizes, "blocks": blocks}
 
 

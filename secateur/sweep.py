@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError
+from secateur.finite import not_finite
+from secateur.least_squares import check_hessian
 from secateur.methods.base import Pruned, Target
 from secateur.patterns import layer_threshold, n_of_m, parse_pattern
 
@@ -24,8 +26,7 @@ class Factor:
         millionfold; then a `UserError` says so."""
         hessian = hessian.clone()
         diagonal = hessian.diagonal()
-        if not torch.isfinite(diagonal).all():
-            raise UserError("the Hessian is not finite: the calibration inputs hold inf or nan")
+        check_hessian(hessian)
         dead = diagonal == 0
         diagonal[dead] = 1
         damping = percdamp * float(diagonal.mean())
@@ -38,7 +39,10 @@ class Factor:
             lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
             if not failed:
                 return Factor(_inverse(lower.flip(0, 1)), dead)
-        raise UserError(f"the Hessian is not positive definite even with {added:g} added to its diagonal; use more samples")
+        raise UserError(
+            f"the Hessian is not positive definite even with {added:g} added to its diagonal: use more calibration samples, "
+            f"or raise percdamp {percdamp:g}"
+        )
 
 
 def _inverse(upper: Tensor) -> Tensor:
@@ -124,11 +128,19 @@ def sweep(
         work[block.stop :].addmm_(upper[block, block.stop :].T, errors[block], alpha=-1)
 
     work[mask] = 0
-    if not torch.isfinite(work).all():
-        raise UserError("the updated weights are not finite: raise percdamp or use more calibration samples")
+    if not_finite(work):
+        raise UserError(_why(weights, factor))
     parts = zip(mask.T.split(rows), work.T.split(rows), strict=True)
     return Sweep(
         [Pruned(part.contiguous(), weight.contiguous()) for part, weight in parts],
         errors.square().sum(dim=0) / 2,
         scores.T if goals else None,
     )
+
+
+def _why(weights: Sequence[Tensor], factor: Factor) -> str:
+    """What is to blame for updated weights that are not finite."""
+    if kind := next((kind for weight in weights if (kind := not_finite(weight))), None):
+        return f"the weights are not finite before the update, they hold {kind}: fetch or make the model again"
+    what = "the inverse of the Hessian is not finite" if not_finite(factor.upper) else "the updated weights are not finite"
+    return f"{what}, although the weights and the Hessian are: raise percdamp or use more calibration samples"

@@ -1,7 +1,6 @@
 """One walk through the blocks of a model: what calibrating and pruning share, and how both survive being killed."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -11,14 +10,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur import determinism
-from secateur.artifacts import drop_interrupted, read_json, seal_folder, write_json
+from secateur.artifacts import write_json
 from secateur.errors import UserError
 from secateur.hidden import HiddenStates, whole_batch_fits
 from secateur.models.adapters import Site
 from secateur.models.attention import attention_call
 from secateur.models.linears import bias_of, linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
+from secateur.outputs import continue_or_start, seal_folder
 from secateur.statistics.site import SiteAccumulator, SiteStatistics, sequences_per_piece
+from secateur.tokens import check_tokens, embedding_rows
 
 
 @contextmanager
@@ -55,6 +56,9 @@ class Walk:
 
     def __init__(self, model: Path, tokens: Tensor | None, device: str, identity: Mapping[str, Any], work: Path) -> None:
         self.model = StreamedModel(model, determinism.device(device))
+        self.model.reader.check_finite()  # before any work: one inf spreads to every block behind it
+        if tokens is not None:
+            check_tokens(tokens, embedding_rows(self.model.model))
         self.sites = self.model.adapter.sites
         self.tokens = tokens
         self.work = work
@@ -131,15 +135,10 @@ class Walk:
         arguments = self.hidden.arguments[min(sequences, len(self.tokens))]
         return lambda block, hidden: run_block(block, hidden, arguments[self.hidden.position])
 
-    def finish(self, out: Path, settings: Mapping[str, Any]) -> None:
-        """Turn the work folder into the artifact `out`."""
-        self.checkpoint.unlink(missing_ok=True)
-        (self.work / CONDITIONS).unlink()
+    def finish(self, out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Turn the work folder into the artifact `out`; a `UserError` as `seal_folder` raises it."""
         write_json(self.work / "settings.json", settings)
-        seal_folder(self.work, out)
-
-
-CONDITIONS = "conditions.json"
+        seal_folder(self.work, out, overwrite, without=[self.checkpoint.name])
 
 
 def code_digest() -> str:
@@ -154,13 +153,3 @@ def _state_of(folder: Path) -> list[list[str | int]]:
     """What tells one state of a checkpoint from another without reading it: name, bytes and time of its files."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return [[file.name, (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
-
-
-def continue_or_start(work: Path, conditions: dict[str, Any]) -> None:
-    """Keep the work folder if it belongs to exactly this work under exactly these conditions; otherwise start it anew."""
-    marker = work / CONDITIONS
-    if marker.is_file() and read_json(marker) == conditions:
-        drop_interrupted(work)
-        return
-    shutil.rmtree(work, ignore_errors=True)
-    write_json(marker, conditions)

@@ -18,6 +18,9 @@ Finished = Annotated[
 ]
 
 
+Force = Annotated[bool, typer.Option("--force", help="replace what an earlier run of secateur wrote there")]
+
+
 @app.callback()
 def before_any_stage() -> None:
     offline_and_silent()
@@ -25,16 +28,16 @@ def before_any_stage() -> None:
 
 @app.command()
 @one_line_errors
-def download(key: Key) -> None:
+def download(key: Key, force: Force = False) -> None:
     """Fetch a model, a corpus or task data, and turn it into safetensors or parquet."""
-    import_module("stages.download").run(key)
+    import_module("stages.download").run(key, force)
 
 
 @app.command()
 @one_line_errors
-def calibrate_stats(key: Key) -> None:
+def calibrate_stats(key: Key, force: Force = False) -> None:
     """Draw the calibration tokens and keep statistics of what each layer sees of them."""
-    import_module("stages.calibrate_stats").run(key)
+    import_module("stages.calibrate_stats").run(key, force)
 
 
 @app.command()
@@ -46,16 +49,16 @@ def allocate(key: Key) -> None:
 
 @app.command()
 @one_line_errors
-def prune(key: Key) -> None:
+def prune(key: Key, force: Force = False) -> None:
     """Prune a model block by block; continues where an interrupted run stopped."""
-    import_module("stages.prune").run(key)
+    import_module("stages.prune").run(key, force)
 
 
 @app.command()
 @one_line_errors
-def lora_finetune(key: Key) -> None:
+def lora_finetune(key: Key, force: Force = False) -> None:
     """Train what pruning left, with LoRA or directly, without filling a zero; continues where it was killed."""
-    import_module("stages.lora_finetune").run(key)
+    import_module("stages.lora_finetune").run(key, force)
 
 
 @app.command()
@@ -88,9 +91,17 @@ def readme() -> None:
 
 @app.command()
 @one_line_errors
-def export(subject: Finished, to: Annotated[Path, typer.Option(help="a folder that does not exist yet")]) -> None:
+def export(
+    subject: Finished,
+    to: Annotated[Path, typer.Option(help="a folder that does not exist yet")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16 for all tensors; else each keeps its own")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="load the result once with stock code, which takes memory for all of it")] = True,
+    force: Force = False,
+) -> None:
     """Write a run, fine-tuned or not, as a plain checkpoint that stock `from_pretrained` loads."""
-    import_module("stages.export").run(subject, to)
+    import_module("stages.export").run(subject, to, dtype, check, force)
 
 
 @app.command()

@@ -1,14 +1,15 @@
 """Text corpora: whatever the source has becomes `<split>.parquet` files with one column `text`, order kept."""
 
 import json
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.errors import UserError
-from stages._datasets import expand, load_files, load_repository
+from stages._datasets import data_errors, expand, load_files, load_repository
+from stages._plain import workspace
 from stages._readers import READERS
 from stages._sources import Source
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.schema.values import Holdout
 
 ROWS_PER_GROUP = 1000
+SPLIT = re.compile(r"\w[\w.-]*")
 
 
 def make_corpus(row: "DownloadRow", source: Source, out: Path, scratch: Path) -> None:
@@ -30,9 +32,10 @@ def make_corpus(row: "DownloadRow", source: Source, out: Path, scratch: Path) ->
     `holdout: k` moves every k-th row of `train` to a split `heldout`, `holdout: [a, b]` the rows a to b - 1, and
     `holdout: {count: n, seed: s}` the n rows that `train_test_split` of `datasets` draws; both splits keep the order of rows.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as cache:
-        splits = _read(row, source, Path(cache))
+    if wrong := [split for split in row.splits or () if not SPLIT.fullmatch(split)]:
+        raise UserError(f"split {wrong[0]!r}: a split is named with letters, digits, . _ and -, since a file is called after it")
+    with workspace(scratch) as work, data_errors(source, work):  # rows are read, and may turn out damaged, as they are written
+        splits = _read(row, source, work)
         if row.holdout is not None:
             if "train" not in splits or "heldout" in splits:
                 raise UserError(f"holdout divides a split train into train and heldout; this has {', '.join(splits)}")
@@ -41,7 +44,7 @@ def make_corpus(row: "DownloadRow", source: Source, out: Path, scratch: Path) ->
             write_split(out / f"{split}.parquet", texts)
 
 
-def _read(row: "DownloadRow", source: Source, cache: Path) -> dict[str, Iterable[str | None]]:
+def _read(row: "DownloadRow", source: Source, work: Path) -> dict[str, Iterable[str | None]]:
     """The rows of every split, lazily."""
     reader = row.reader or "hub"
     if reader in READERS:
@@ -49,9 +52,9 @@ def _read(row: "DownloadRow", source: Source, cache: Path) -> dict[str, Iterable
         folder = source.fetch(sorted({name for found in names.values() for name in found}))
         return {split: READERS[reader]([folder / name for name in found]) for split, found in names.items()}
     if reader == "hub":
-        data = load_repository(source, row.config, row.splits, cache)
+        data = load_repository(source, row.config, row.splits, work)
     elif reader in ("jsonl", "parquet"):
-        data = load_files(source, _patterns(row), cache)
+        data = load_files(source, _patterns(row), work)
     else:
         raise UserError(f"unknown corpus reader {reader!r} (known: {', '.join(('hub', 'jsonl', 'parquet', *READERS))})")
     columns = row.columns or [row.column or "text"]
@@ -106,7 +109,7 @@ def write_split(path: Path, texts: Iterable[str | None]) -> None:
 
     schema = pyarrow.schema([("text", pyarrow.string())])
     rows, stream = 0, iter(texts)
-    with ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, ParquetWriter(file, schema) as writer:  # a file: pyarrow takes some paths for addresses
         while group := list(islice(stream, ROWS_PER_GROUP)):
             if None in group:
                 raise UserError(f"row {rows + group.index(None)} of the split {path.stem} has no text")

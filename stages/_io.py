@@ -28,7 +28,7 @@ def read_params() -> dict[str, Any]:
         raise UserError(f"{PARAMS} does not exist here; run in the project's folder, after `python -m pipelines use smoke`")
     try:
         return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UserError(f"{PARAMS}{line}: not valid YAML; make it anew with `python -m pipelines use STUDY`") from None

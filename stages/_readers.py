@@ -1,7 +1,7 @@
 """Readers that turn files into documents, in order; every reader is a function from paths to texts.
 
 `text`: a document a file. `paragraphs`: a document each paragraph (between blank lines). `mediawiki`: a document each
-article of an XML dump (.xml or .xml.bz2), as plain prose.
+article of an XML dump (.xml or .xml.bz2), as plain prose. CR LF becomes a plain line end; a byte-order mark is no text.
 """
 
 import bz2
@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from secateur.errors import UserError
+from stages._encoding import is_marked
 
 Reader = Callable[[list[Path]], Iterator[str]]
 
@@ -28,10 +29,13 @@ def read_paragraphs(paths: list[Path]) -> Iterator[str]:
 
 
 def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    mark = "\ufeff" if is_marked(content[:4], path.name) else ""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8").removeprefix(mark)
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         raise UserError(f"{path.name} is not text: NUL at character {text.index(chr(0))}")
     return text

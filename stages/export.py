@@ -8,13 +8,14 @@ from secateur.errors import UserError
 from stages._finished import finished
 
 
-def run(subject: str, to: Path) -> None:
-    """Assemble the subject, merged if it was fine-tuned, and write it to `to`."""
+def run(subject: str, to: Path, dtype: str | None = None, check: bool = True, force: bool = False) -> None:
+    """Write the subject to `to`, merged if it was fine-tuned, as `dtype` (None: as it is stored). `check` loads the result once
+    with stock code; `force` replaces an earlier export there."""
     found = finished(subject)
     for problem in found.damage():
         raise UserError(problem)
 
     from secateur.export import export
 
-    export(found.model, found.pruned, to, found.adapter, found.mode)
+    export(found.model, found.pruned, to, found.adapter, found.mode, dtype=dtype, check=check, overwrite=force, progress=True)
     typer.echo(f"{to}: load it with AutoModelForCausalLM.from_pretrained({str(to)!r})")

@@ -14,8 +14,9 @@ from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
 from stages._live import live
 
 
-def run(key: str) -> None:
-    """Write artifacts/adapters/KEY, results/finetune/KEY.json and the curve results/loss/KEY.csv."""
+def run(key: str, force: bool = False) -> None:
+    """Write artifacts/adapters/KEY, results/finetune/KEY.json and the curve results/loss/KEY.csv. With `force` the first may be
+    there already."""
     row = parse(FineTuneRow, read_row("finetunes", key), f"params.yaml: finetunes.{key}")
     compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
 
@@ -23,18 +24,21 @@ def run(key: str) -> None:
     from secateur.examples import Examples
     from secateur.finetune.recipes import recipe
     from secateur.finetune.train import finetune
+    from secateur.outputs import check_output
 
     settings = recipe(row.recipe, **row.options, train=row.training)
     determinism.prepare(compute.threads, settings.seed)
     model, pruned, out = ARTIFACTS / "models" / row.model, ARTIFACTS / row.source, ARTIFACTS / "adapters" / key
     held_out = None if row.validation == row.source else ARTIFACTS / row.validation
+    work = UNFINISHED / "adapters" / key
+    check_output(out, [model, pruned, ARTIFACTS / row.data, held_out], force, work)
     provenance = {
         "model": identity(model),
         "masks": identity(pruned),
         "data": sha256(_tokens_file(ARTIFACTS / row.data)),
         "validation": sha256(_tokens_file(held_out)) if held_out else None,
     }
-    work, examples = UNFINISHED / "adapters" / key, Examples.read(_tokens_file(ARTIFACTS / row.data))
+    examples = Examples.read(_tokens_file(ARTIFACTS / row.data))
     shown = settings.settings() | {"length": examples.length, "blocks": len(examples)} | row.model_dump(exclude={"options"})
     decisive = {"settings": row.model_dump(), "provenance": provenance}
     with live(f"lora-finetune@{key}", key, shown, decisive, resume=work.exists()):
@@ -47,6 +51,7 @@ def run(key: str) -> None:
             settings=settings,
             held_out=Examples.read(_tokens_file(held_out)) if held_out else None,
             provenance=provenance,
+            overwrite=force,
             device=compute.device,
         )
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks

@@ -14,8 +14,8 @@ from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
 from stages._live import live
 
 
-def run(key: str) -> None:
-    """Write artifacts/pruned/KEY and results/sparsity/KEY.json."""
+def run(key: str, force: bool = False) -> None:
+    """Write artifacts/pruned/KEY and results/sparsity/KEY.json. With `force` the first may be there already."""
     row = parse(RunRow, read_row("runs", key), f"params.yaml: runs.{key}")
     compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
 
@@ -23,10 +23,11 @@ def run(key: str) -> None:
     from secateur.artifacts import read_tensors
     from secateur.masks import masked_share
     from secateur.methods import METHODS
+    from secateur.outputs import check_output
     from secateur.sparsity import measure
 
     determinism.prepare(compute.threads)
-    model, out = ARTIFACTS / "models" / row.model, ARTIFACTS / "pruned" / key
+    model, out, work = ARTIFACTS / "models" / row.model, ARTIFACTS / "pruned" / key, UNFINISHED / "pruned" / key
     recipe = Recipe(
         method=row.method,
         sparsity=row.sparsity,
@@ -42,6 +43,7 @@ def run(key: str) -> None:
     )
     calibration = None if row.calibration is None else ARTIFACTS / row.source
     gradients = ARTIFACTS / row.gradients if METHODS.get(row.method).gradients else None
+    check_output(out, [model, calibration, gradients], force, work)
     settings = {"run": row.model_dump(), "calibration": _calibration_settings(calibration)}
     provenance = {
         "model": identity(model),
@@ -51,7 +53,7 @@ def run(key: str) -> None:
         "allocation": sha256(Path(row.shares)) if row.shares != PRUNER else None,
         "file": sha256(Path(row.watch)) if row.watch != PRUNER else None,
     }
-    work, decisive = UNFINISHED / "pruned" / key, {**settings, "provenance": provenance}
+    decisive = {**settings, "provenance": provenance}
     shown = row.model_dump(include={"model", "calibration", "method", "sparsity", "pattern", "propagation", "allocation"})
     with live(f"prune@{key}", key, shown, decisive, resume=work.exists()) as tell:
         engine.prune(
@@ -63,6 +65,7 @@ def run(key: str) -> None:
             tokens=read_tensors(calibration / "tokens.safetensors")[0]["tokens"] if calibration else None,
             statistics=calibration,
             gradients=gradients,
+            overwrite=force,
             device=compute.device,
             on_block=lambda index, blocks, linears: tell(
                 {"progress": (index + 1) / blocks, "block_sparsity": masked_share(linears)}, index

@@ -62,7 +62,7 @@ def save_tiny_model(family: str, folder: Path) -> Path:
     """A random model of the family, weights large enough for its outputs to differ, with a SHA256SUMS like any artifact."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from secateur.artifacts import whole_folder
+    from secateur.outputs import whole_folder
 
     model_type, settings = FAMILIES[family]
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 import secateur
 from pipelines.schema import PRUNER
 from secateur import Recipe
-from secateur.artifacts import seal_folder, write_json, write_tensors
+from secateur.artifacts import write_json, write_tensors
 from secateur.finetune.recipes import EVERY_LINEAR, TRAININGS
+from secateur.outputs import seal_folder
 from secateur.sparsity import measure
 from tests.test_finetune import HELD_OUT, TRAINED
 

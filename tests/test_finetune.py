@@ -434,7 +434,7 @@ def test_a_broken_model_is_not_blamed_on_the_rate(tiny_model: TinyModel, tmp_pat
     whole = secateur.assemble(tiny_model("llama"), device="cpu")
     torch.nn.init.constant_(whole.get_input_embeddings().weight, float("nan"))  # pyright: ignore[reportArgumentType]
     whole.save_pretrained(tmp_path / "broken")
-    with pytest.raises(UserError, match="the held-out loss is nan at step 0: the model was broken before"):
+    with pytest.raises(UserError, match=r"embed_tokens\.weight holds nan"):
         tune(tmp_path / "broken", None, tmp_path / "out")
 
 

@@ -84,9 +84,10 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "lama"}')
+    (model := tmp_path / "model").mkdir()
+    (model / "config.json").write_text('{"model_type": "lama"}')
     with pytest.raises(UserError, match="unknown model family 'lama'; did you mean llama"):
-        secateur.prune(tmp_path, Recipe("magnitude", 0.5), tmp_path / "run")
+        secateur.prune(model, Recipe("magnitude", 0.5), tmp_path / "run")
 
 
 @pytest.mark.parametrize("family", ["llama-tied", "opt-post-norm", "gpt2", "qwen3"])

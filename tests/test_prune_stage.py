@@ -11,7 +11,8 @@ from torch import Tensor
 
 import secateur
 from pipelines.schema import PRUNER, RunRow
-from secateur.artifacts import identity, read_json, seal_folder, sha256, write_json
+from secateur.artifacts import identity, read_json, sha256, write_json
+from secateur.outputs import seal_folder
 from stages import prune
 
 TinyModel = Callable[[str], Path]
@@ -55,7 +56,7 @@ def run(**changes: Any) -> dict[str, Any]:
     row = RunRow.model_validate(row | changes).model_dump()
     tables = {"compute": {"threads": torch.get_num_threads(), "device": "cpu"}, "runs": {"row": row}}
     Path("params.yaml").write_text(yaml.safe_dump(tables), encoding="utf-8")
-    prune.run("row")
+    prune.run("row", force=True)
     return read_json(Path("results/sparsity/row.json"))
 
 

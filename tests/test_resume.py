@@ -18,6 +18,7 @@ import secateur
 from secateur import Recipe
 from secateur.artifacts import identity, temporary
 from secateur.masks import PrunedStore
+from secateur.outputs import continue_or_start
 
 PRUNE = """
 import sys, torch, secateur
@@ -129,6 +130,7 @@ def test_unfinished_work_of_other_settings_is_not_continued(deep_model: Path, tm
     work = temporary(tmp_path / "run")
     secateur.prune(deep_model, Recipe("wanda", 0.5), tmp_path / "expected", tokens=tokens, device="cpu")
     stale = PrunedStore(tmp_path / "expected")
+    continue_or_start(work, {"of": "other settings"})
     for index in range(3):
         PrunedStore(work).write(index, {path: linear for path, linear in stale.read(9 - index).items()})
     secateur.prune(deep_model, Recipe("wanda", 0.5), tmp_path / "run", tokens=tokens, device="cpu")

@@ -34,7 +34,11 @@ def changes(root: Path, base: str) -> str:
         raise UserError(f"{REPORT} does not exist here; `dvc repro` makes it")
     known = git(root, "ls-tree", "--name-only", base, "--", REPORT)
     old = git(root, "show", f"{base}:{REPORT}") if known else ""
-    parts = ("## Results", report_table(old, (root / REPORT).read_text(encoding="utf-8")), "## Metrics", metrics(root, base))
+    try:
+        new = (root / REPORT).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{REPORT} is damaged: {error}; `dvc repro` makes it anew") from None
+    parts = ("## Results", report_table(old, new), "## Metrics", metrics(root, base))
     page = "\n\n".join(parts) + "\n"
     return page if len(page) <= LIMIT else page[:LIMIT].rpartition("\n")[0] + "\n\n(cut off here; `make changes` shows all)\n"
 
@@ -53,14 +57,20 @@ def report_table(old: str, new: str) -> str:
 
 
 def _rows(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{REPORT} is damaged: {error}; `dvc repro` makes it anew") from None
     if any(None in row or None in row.values() or not {"study", "subject"} <= row.keys() for row in rows):
         raise UserError(f"{REPORT} is damaged: it must have the columns study and subject, and a value for each of its columns")
     return {(row["study"], row["subject"]): row for row in rows}
 
 
 def _cell(old: str, new: str) -> str:
-    shown, before = (f"{float(value):.5g}" if value else "–" for value in (new, old))
+    try:
+        shown, before = (f"{float(value):.5g}" if value else "–" for value in (new, old))
+    except ValueError as error:
+        raise UserError(f"{REPORT} is damaged: {error}; `dvc repro` makes it anew") from None
     return shown if old == new else f"{before} → **{shown}**"
 
 

@@ -17,8 +17,12 @@ def here(root: Path) -> dict[str, str]:
 
     from secateur import determinism
 
-    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    compute = parse(Compute, params["compute"], "params.yaml: compute")
+    try:
+        given = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["compute"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"params.yaml: must be YAML with a mapping `compute` ({why}); `python -m pipelines use STUDY`") from None
+    compute = parse(Compute, given, "params.yaml: compute")
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(compute.threads)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.drift.state import State
+from secateur.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,10 @@ def _members(objects: Path, md5: str) -> Mapping[str, Path] | None:
     listing = _object(objects, md5)
     if not listing.is_file():
         return None
-    files = {item["relpath"]: _object(objects, item["md5"]) for item in json.loads(listing.read_text(encoding="utf-8"))}
+    try:
+        files = {item["relpath"]: _object(objects, item["md5"]) for item in json.loads(listing.read_text(encoding="utf-8"))}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{listing} is damaged, it must list a folder's files for DVC: remove it, and `dvc repro`") from None
     return files if all(path.is_file() for name, path in files.items() if name.startswith("masks/")) else None
 
 

@@ -65,14 +65,16 @@ def read_lock(path: Path) -> dict[str, Any]:
     """The entries of a dvc.lock by stage."""
     try:
         stages = yaml.load(path.read_text(encoding="utf-8"), _FAST)["stages"] or {}
-        return {name: {"cmd": entry["cmd"], **entry} for name, entry in stages.items()}
+        for entry in stages.values():
+            _stage(entry)
+        return dict(stages)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `dvc repro` makes it") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f', line {where.line + 1}' if where else ''}: not valid YAML; is a merge unfinished?") from None
     except (UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a dvc.lock: must be YAML with a mapping `stages`, each with its `cmd`") from None
+        raise UserError(f"{path} is not a dvc.lock: must have a mapping `stages`, with entries as DVC writes them") from None
 
 
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a lock is thousands of lines

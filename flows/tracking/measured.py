@@ -7,6 +7,7 @@ from typing import Any
 from flows.tracking.content import Point
 from pipelines.schema import PRUNER
 from secateur.artifacts import read_json
+from secateur.errors import UserError
 from stages.reporting import labels
 from stages.reporting.result_files import FineTuned, Sparsity
 from stages.reporting.results import Row
@@ -39,7 +40,8 @@ def points(row: Row) -> Iterator[Point]:
     """Every number of a subject. Accuracies and sparsities are fractions, sizes bytes; a curve has a point for each step."""
     for column, result in row.ppl.items():
         yield Point(f"ppl/{column}", result.perplexity)
-        yield Point(f"ppl/{column}/nll_standard_error", result.nll_standard_error)
+        if result.nll_standard_error is not None:  # a single window has none
+            yield Point(f"ppl/{column}/nll_standard_error", result.nll_standard_error)
     for column, found in row.zeroshot.items():
         for task, score in found.tasks.items():
             for name in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr"):
@@ -64,7 +66,9 @@ def _pruned(run: Sparsity) -> Iterator[Point]:
         yield Point("block/sparsity", found.sparsity, int(block))
     shares = run.settings.run.get("shares", PRUNER)
     if shares != PRUNER and Path(shares).is_file():
-        for name, values in read_json(Path(shares)).items():
+        if not isinstance(table := read_json(Path(shares)), dict):
+            raise UserError(f"{shares} is no allocation: it must be a JSON object; `dvc repro allocate` makes it")
+        for name, values in table.items():
             if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
                 yield from (Point(f"allocation/{name}", value, block) for block, value in enumerate(values))
 

@@ -5,9 +5,10 @@ Each pure `draw_*` works on token counts alone, so it can be tested without text
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -131,8 +132,25 @@ def sample(
     return sample_examples(texts, tokenizer, samples=samples, length=length, seed=seed, sampler=sampler).windows()
 
 
+def _check(texts: Sequence[str], samples: int, length: int) -> None:
+    """Refuse one text in the place of several: as a sequence of strings it is one of letters, and each would be a document."""
+    if isinstance(texts, str | bytes):
+        raise UserError(f"texts are one {type(texts).__name__} of length {len(texts)}: must be a list of strings, one a document")
+    if isinstance(texts, Mapping) or not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")):
+        raise UserError(f"texts are of the type {type(texts).__name__}: must be a list of strings, one a document")
+    if not len(texts):
+        raise UserError("texts are empty: at least one document is needed")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"document {number} is of the type {type(text).__name__}: texts must be a list of strings")
+    for name, count in (("samples", samples), ("length", length)):
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise UserError(f"{name} {count!r}: must be a whole number, at least 1")
+
+
 def sample_examples(
     texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, samples: int, length: int, seed: int, sampler: str
 ) -> Examples:
     """What any sampler makes of `texts`, those too whose examples are padded, which `sample` refuses."""
+    _check(texts, samples, length)
     return Examples.of(SAMPLERS.get(sampler)(texts, Encoder(tokenizer), length, samples, seed))

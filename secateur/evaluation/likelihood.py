@@ -43,6 +43,13 @@ def output_layer(model: "PreTrainedModel") -> Callable[[Tensor], Tensor]:
     return head
 
 
+def overflow(what: str, dtype: torch.dtype) -> UserError:
+    """The error for a result that is not finite, of a model whose weights all are."""
+    name = str(dtype).removeprefix("torch.")
+    remedy = "prune it less, or train it at a lower rate" if dtype == torch.float32 else "evaluate it in float32"
+    return UserError(f"{what}, although every weight is finite: the model overflows {name}; {remedy}")
+
+
 def hidden_nll(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
     """`token_nll` from hidden states: hidden [n, d], targets [n] -> [n] fp32, `ROWS` rows of logits at a time."""
     parts = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)

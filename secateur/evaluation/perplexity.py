@@ -16,7 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secateur.errors import UserError, unknown_name
-from secateur.evaluation.likelihood import hidden_nll, output_layer, token_nll
+from secateur.evaluation.likelihood import hidden_nll, output_layer, overflow, token_nll
+from secateur.finite import check_weights
+from secateur.tokens import check_range, check_tokens, embedding_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,12 +77,16 @@ def perplexity(
     """Perplexity of `ids` [n] (one tokenised text) in windows of `length`; `windows` limits their number.
 
     Windows go through the model one by one, so the result does not depend on a batch size. Raises `UserError` if the
-    text is shorter than one window or the window longer than the model's context.
+    text is shorter than one window or the window longer than the model's context, if a weight is not finite (it is named), and if
+    an id is not one of the model's.
     """
+    check_tokens(ids, what="ids", dimensions=1)
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and length > context:
         raise UserError(f"windows of {length} tokens do not fit the model's context of {context}")
     cut = _windows(ids, length, windows)
+    check_range(ids[: cut.numel()], embedding_rows(model), "ids")
+    check_weights(model)
     head = output_layer(model)
     nlls = []
     with torch.inference_mode():
@@ -88,6 +94,8 @@ def perplexity(
             tokens = tokens.to(model.device)
             hidden = model.base_model(tokens[None], use_cache=False).last_hidden_state[0]
             nlls.append(hidden_nll(head, hidden[:-1], tokens[1:]).double().mean().item())
+            if not math.isfinite(nlls[-1]):
+                raise overflow(f"the mean loss of window {len(nlls) - 1} is {nlls[-1]}", hidden.dtype)
     return {
         "protocol": protocol,
         "length": length,

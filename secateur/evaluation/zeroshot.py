@@ -7,6 +7,7 @@ validation; the result names the split.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from secateur.errors import UserError, unknown_name
+from secateur.evaluation.likelihood import overflow
+from secateur.finite import check_weights
+from secateur.tokens import check_range, embedding_rows
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -79,13 +83,15 @@ def evaluate(
     """Accuracy of each task and the named means; `limit` takes the first documents of each task, `None` takes all.
 
     Tasks are run one after the other, so the numbers of one do not depend on which others are asked for. Raises
-    `UserError` for an unknown task, a limit below 1, and data that is missing or lacks a column.
+    `UserError` for an unknown task, a limit below 1, data that is missing or lacks a column, a weight that is not finite (it is
+    named), and a prompt with a token that the model does not know.
     """
     for task in tasks:
         if task not in TASKS:
             raise unknown_name("zero-shot task", task, TASKS)
     if not tasks or (limit is not None and limit < 1):
         raise UserError(f"tasks {tasks}, limit {limit}: needs a task, and a limit of at least 1 or null for all")
+    check_weights(model)
     with _quiet():
         manager = _stock_tasks()
         harness = _harness(model, tokenizer, batch_size, progress)
@@ -178,11 +184,19 @@ def _harness(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", bat
 
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has neither a bos nor an eos token; lm-eval needs one of them")
+    rows = embedding_rows(model)
     untyped: Any = HFLM  # its registration decorator hides the class from type checkers
 
     class Harness(untyped):
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            return super().loglikelihood(requests, disable_tqdm=not progress)
+            found = super().loglikelihood(requests, disable_tqdm=not progress)
+            if odd := next((value for value, _ in found if not math.isfinite(value)), None):
+                raise overflow(f"a log-likelihood is {odd}", model.dtype)
+            return found
+
+        def _model_call(self, inps: Any, *arguments: Any, **named: Any) -> Any:
+            check_range(inps, rows, "prompts")
+            return super()._model_call(inps, *arguments, **named)
 
     return Harness(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 

@@ -6,11 +6,26 @@ pickles, which the Trainer reads with `weights_only`; they live in the work fold
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from secateur.artifacts import SUMS, check_folder, write_sums
+from secateur.artifacts import SUMS, check_folder, write_sums, writing
+from secateur.errors import UserError
 
 KEPT = 3  # the newest, the one before it while the newest is being written, and the best
+
+
+@contextmanager
+def writing_checkpoints(folder: Path) -> Iterator[None]:
+    """`writing`; what torch raises when a checkpoint does not fit on the disk, without the reason, becomes a `UserError` too."""
+    try:
+        with writing(folder):
+            yield
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # the part of torch that writes its files
+            raise
+        raise UserError(f"{folder}: a checkpoint cannot be written; run the same again once the disk has room") from None
 
 
 def seal_checkpoint(folder: Path, step: int) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from secateur.finetune.origin import Origin
 from secateur.masks import PrunedLinear, PrunedStore
 from secateur.models.linears import as_stored, linear_at, weight_of
-from secateur.models.stream import WeightFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,15 +36,13 @@ def survivors(whole: "PreTrainedModel", paths: Sequence[str], origin: Origin, bl
     """What a run stores of one block: the masks it had (none of the dense model's weights is masked), and the survivors' values
     as they are now, rounded to what the checkpoint stores."""
     before = {} if origin.pruned is None else PrunedStore(origin.pruned).read(block)
-    files = WeightFiles(origin.model, whole.base_model_prefix)
     after = {}
     for path in origin.adapter.linears:
         name = origin.name(block, path)
         weight = weight_of(linear_at(whole, name)).cpu()
         mask = before[path].mask if path in before else torch.zeros_like(weight, dtype=torch.bool)
         if path in paths:
-            dtype = files.read([f"{name}.weight"])[f"{name}.weight"].dtype
-            after[path] = PrunedLinear(mask, weight[~mask].to(dtype))
+            after[path] = PrunedLinear(mask, weight[~mask].to(origin.reader.dtype(f"{name}.weight")))
         else:
             after[path] = before.get(path, PrunedLinear(mask))
     return after

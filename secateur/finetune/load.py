@@ -1,11 +1,11 @@
 """Models with what a fine-tuning made of them: adapters attached, or merged under the mask."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.artifacts import read_json, read_tensors
 from secateur.errors import UserError, unknown_name
@@ -15,7 +15,7 @@ from secateur.finetune.origin import Origin
 from secateur.finetune.recipes import TRAININGS, FineTuning
 from secateur.masks import PrunedStore
 from secateur.models.linears import linear_at, weight_of
-from secateur.models.load import apply_run, assemble
+from secateur.models.load import apply_block, assemble
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,14 +36,32 @@ def attach(whole: "PreTrainedModel", tuned: Path, mode: str, origin: Origin) -> 
     Raises a `UserError` if `tuned` belongs to another run or was trained for another mode.
     """
     settings = check(tuned, mode, origin)
-    if mode == "dense":
-        apply_run(whole.get_submodule(origin.adapter.blocks_path), PrunedStore(tuned))
-        return whole
-    tensors, _ = read_tensors(tuned / ADAPTERS)
     if mode == "unmerged":
-        return _beside(whole, origin, settings, tensors)
-    _merge(whole, origin, settings, tensors)
+        return _beside(whole, origin, settings, read_tensors(tuned / ADAPTERS)[0])
+    merge = merging(tuned, mode, origin)
+    for index, block in enumerate(whole.get_submodule(origin.adapter.blocks_path).children()):
+        merge(index, block)
     return whole
+
+
+def merging(tuned: Path, mode: str, origin: Origin) -> Callable[[int, nn.Module], None]:
+    """What puts a fine-tuning into the weights of one block of `origin`, given its number and the block, in place; for every
+    mode but `unmerged`."""
+    settings = check(tuned, mode, origin)
+    if mode == "dense":
+        return lambda index, block: apply_block(block, index, PrunedStore(tuned))
+    tensors, _ = read_tensors(tuned / ADAPTERS)
+
+    @torch.no_grad()
+    def merge(index: int, block: nn.Module) -> None:
+        masks = origin.block_masks(index, settings.targets)
+        for path in settings.targets:
+            weight, name = weight_of(linear_at(block, path)), origin.name(index, path)
+            down, up = (tensors[f"base_model.model.{name}.lora_{part}.weight"].to(weight.device) for part in "AB")
+            pruned = masks[name].to(weight.device) if name in masks else torch.zeros_like(weight, dtype=torch.bool)
+            weight.copy_(masked_merge(weight.float(), down, up, settings.scale, pruned))
+
+    return merge
 
 
 def check(tuned: Path, mode: str, origin: Origin) -> FineTuning:
@@ -89,13 +107,3 @@ def _beside(whole: "PreTrainedModel", origin: Origin, settings: FineTuning, tens
     adapted = add_adapters(whole, origin, settings.targets, settings)
     set_peft_model_state_dict(adapted, tensors)
     return adapted.get_base_model().eval()  # pyright: ignore[reportReturnType]  # the model itself, its linears wrapped
-
-
-@torch.no_grad()
-def _merge(whole: "PreTrainedModel", origin: Origin, settings: FineTuning, tensors: Mapping[str, Tensor]) -> None:
-    masks = origin.masks(settings.targets)
-    for name in origin.names(settings.targets):
-        weight = weight_of(linear_at(whole, name))
-        down, up = (tensors[f"base_model.model.{name}.lora_{part}.weight"].to(weight.device) for part in "AB")
-        pruned = masks[name].to(weight.device) if name in masks else torch.zeros_like(weight, dtype=torch.bool)
-        weight.copy_(masked_merge(weight, down, up, settings.scale, pruned))

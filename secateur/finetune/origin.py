@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from secateur.artifacts import SUMS, read_json, read_sums, sha256
+from secateur.artifacts import SUMS, read_sums, sha256
+from secateur.checkpoint import read_config
 from secateur.errors import UserError
 from secateur.masks import PrunedStore
 from secateur.models.adapters import Adapter, adapter_for
+from secateur.models.reader import Reader
+from secateur.models.skeleton import Skeleton
 
 
 def weights_digest(folder: Path) -> str:
@@ -35,19 +40,29 @@ class Origin:
     pruned: Path | None
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's parsed `config.json`."""
+        return read_config(self.model)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The model's tensors."""
+        return Skeleton(self.model, torch.device("cpu")).reader
+
+    @cached_property
     def adapter(self) -> Adapter:
         """What is known of the model's family."""
-        return adapter_for(read_json(self.model / "config.json"))
+        return adapter_for(self.config)
 
     @cached_property
     def blocks(self) -> int:
         """Number of transformer blocks."""
-        return self.adapter.blocks(read_json(self.model / "config.json"))
+        return self.adapter.blocks(self.config)
 
     @cached_property
     def context(self) -> int:
         """The longest sequence, in tokens, that the model accepts."""
-        return self.adapter.context(read_json(self.model / "config.json"))
+        return self.adapter.context(self.config)
 
     @cached_property
     def digests(self) -> dict[str, str | None]:
@@ -74,11 +89,14 @@ class Origin:
     def masks(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """The run's masks [out, in], True = pruned, by the linears' names in the whole model; empty if it has none. They are the
         recorded ones: a survivor that happens to be zero is not taken for pruned."""
+        found: dict[str, Tensor] = {}
+        for block in range(self.blocks if self.has_masks else 0):
+            found |= self.block_masks(block, paths)
+        return found
+
+    def block_masks(self, block: int, paths: Sequence[str]) -> dict[str, Tensor]:
+        """The same of one block."""
         if self.pruned is None or not self.has_masks:
             return {}
-        store = PrunedStore(self.pruned)
-        masks = {}
-        for block in range(self.blocks):
-            linears = store.read(block)
-            masks |= {self.name(block, path): linears[path].mask for path in paths if path in linears}
-        return masks
+        linears = PrunedStore(self.pruned).read(block)
+        return {self.name(block, path): linears[path].mask for path in paths if path in linears}

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 
 from secateur import determinism
-from secateur.artifacts import seal_folder, write_json, write_tensors, write_text
+from secateur.artifacts import read_json, write_json, write_tensors, write_text
 from secateur.errors import UserError
 from secateur.examples import IGNORED, Examples
+from secateur.finetune.checkpoints import writing_checkpoints
 from secateur.finetune.files import ADAPTERS, CONFIG, CURVE, OUTCOME, SETTINGS
 from secateur.finetune.origin import Origin
 from secateur.finetune.recipes import FineTuning
 from secateur.finetune.targets import resolve_targets
+from secateur.finite import check_files
 from secateur.masks import PrunedStore
 from secateur.models.load import assemble
+from secateur.outputs import check_output, continue_or_start, remove_work, seal_folder
 from secateur.packages import need
-from secateur.walk import code_digest, continue_or_start
+from secateur.walk import code_digest
 
 if TYPE_CHECKING:
     from secateur.finetune.trainer import FineTuner
@@ -46,6 +49,7 @@ def finetune(
     settings: FineTuning,
     held_out: Examples | Tensor | None = None,
     provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> list[Step]:
@@ -60,7 +64,10 @@ def finetune(
     and conditions are the same; otherwise it is started anew. `provenance`, of JSON values, is stored among the settings.
 
     Under `accelerate launch` every process calls this with the same arguments, and the first one writes.
+
+    Raises, before any work, a `UserError` if `out` exists, unless it is an untouched result of ours and `overwrite` is set.
     """
+    check_output(out, [model, pruned], overwrite, work)
     need("fine-tuning", "peft", "accelerate")
     from secateur.finetune.trainer import FineTuner, training_arguments
 
@@ -81,6 +88,7 @@ def finetune(
         "provenance": dict(provenance or {}),
     }
     assert arguments.distributed_state is not None
+    arguments.distributed_state.wait_for_everyone()  # nobody still looks at what may be started anew
     if arguments.distributed_state.is_main_process:
         continue_or_start(work, {"record": record} | _conditions(chosen, arguments.world_size))
     arguments.distributed_state.wait_for_everyone()
@@ -88,7 +96,8 @@ def finetune(
     torch.manual_seed(settings.seed)  # the adapters' first values
     whole = assemble(model, pruned, device=str(arguments.device))
     trainer = FineTuner(_trainable(whole, origin, paths, settings), arguments, examples, held_out, progress)
-    trainer.continue_or_begin()
+    with writing_checkpoints(work):
+        trainer.continue_or_begin()
     curve = curve_of(trainer.state.log_history)
     if arguments.distributed_state.is_main_process:
         result = work / "result"
@@ -96,8 +105,8 @@ def finetune(
         _write(result, trainer, origin, paths, settings)
         write_json(result / SETTINGS, record)
         write_text(result / CURVE, _csv(curve))
-        seal_folder(result, out)
-        shutil.rmtree(work)
+        seal_folder(result, out, overwrite)
+        remove_work(work)
     arguments.distributed_state.wait_for_everyone()
     return curve
 
@@ -109,12 +118,17 @@ def _check(origin: Origin, settings: FineTuning, examples: Examples, held_out: E
         raise UserError(f"training masked_lora: {origin.pruned or origin.model} has no masks; use lora")
     if settings.keep == "best" and held_out is None:
         raise UserError("keep best: needs held-out examples to know which step was best; give some, or keep the last")
-    context = origin.context
+    context, rows = origin.context, origin.adapter.sizes(read_json(origin.model / "config.json")).vocabulary
     for name, given in (("training", examples), ("held-out", held_out)):
+        if given is not None:
+            given.check(rows, name)
         if given is not None and given.length > context:
             raise UserError(f"{name} examples of {given.length} tokens: the model's context is {context}")
         if given is not None and given.labels is not None and not (given.labels[:, 1:] != IGNORED).any():
             raise UserError(f"{name} examples: no token is to be predicted")
+    for folder in (origin.model, origin.pruned):  # training would only spread what is not finite there
+        if folder is not None:
+            check_files(sorted(folder.rglob("[!.]*.safetensors")))
 
 
 def _conditions(device: torch.device, processes: int) -> dict[str, Any]:

@@ -43,7 +43,11 @@ class ALPS(Method):
         hessian = damped(statistics.hessian, self.percdamp)
         scale = hessian.diagonal().sqrt()
         scaled = hessian / scale / scale[:, None]
-        values, vectors = torch.linalg.eigh(scaled)
+        try:
+            values, vectors = torch.linalg.eigh(scaled)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            why = " ".join(str(error).split())
+            raise UserError(f"alps cannot factor the Hessian ({why}): raise percdamp {self.percdamp:g}") from None
         results = []
         for weight, target in zip(weights, targets, strict=True):
             mask = self.support(weight.float() * scale, scaled, values, vectors, target)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError
+from secateur.finite import not_finite
 from secateur.patterns import check_sparsity, layer_threshold, n_of_m, parse_pattern, row_k
 from secateur.statistics import SiteStatistics
 
@@ -76,6 +77,15 @@ class Method(ABC):
         return self.prune(weights, statistics, targets)
 
 
+def check_scores(scores: Tensor) -> None:
+    """Refuse scores that cannot be compared."""
+    if kind := not_finite(scores):
+        raise UserError(
+            f"the scores are not finite, they hold {kind}: weights times statistics overflow fp32, or one of them is not finite "
+            "(secateur.perplexity names such a weight)"
+        )
+
+
 class ScoreMethod(Method):
     """A method that is a score and a selection rule: low scores go, survivors keep their values."""
 
@@ -94,8 +104,7 @@ class ScoreMethod(Method):
 
     def select(self, scores: Tensor, target: Target) -> Tensor:
         """The mask that `target` asks for."""
-        if not torch.isfinite(scores).all():
-            raise UserError("scores are not finite: the weights or the calibration statistics hold inf or nan")
+        check_scores(scores)
         if target.sparsity == 0:
             return torch.zeros_like(scores, dtype=torch.bool)
         if group := parse_pattern(target.pattern):

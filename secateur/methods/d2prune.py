@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UserError, unknown_name
-from secateur.methods.base import Method, Pruned, Surroundings, Target
+from secateur.methods.base import Method, Pruned, Surroundings, Target, check_scores
 from secateur.methods.d2prune_choice import LETTERS, kl_divergences, kl_objective, most_outliers, outlier_shares, squared_error
 from secateur.methods.d2prune_parts import Part, join_parts, parts_of, values_of, weights_of
 from secateur.methods.d2prune_scores import MODES, SCALES, Shift, UpdateScore, activation_shift, no_update_score, two_means_scale
@@ -120,8 +120,7 @@ class D2Prune(Method):
         solved = []
         for part in parts:
             scores, pattern = self.no_update_scores(part, statistics), parse_pattern(part.target.pattern)
-            if not torch.isfinite(scores).all():
-                raise UserError("scores are not finite: the weights or the calibration statistics hold inf or nan")
+            check_scores(scores)
             solved.append(Pruned(n_of_m(scores, *pattern) if pattern else row_k(scores, part.target.sparsity)))
         return solved
 

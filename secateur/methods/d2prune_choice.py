@@ -76,6 +76,9 @@ def kl_objective(
         parts = {"L_abs": error, "L_rel": error / energy if energy else 0.0, "KL": divergences[state[:2]]}
         states[state] = parts | {"objective": parts["L_rel"] + rho * parts["KL"]}
         if not math.isfinite(states[state]["objective"]):
-            raise UserError(f"d2prune dynamic 'kl': the objective of state {state} is not finite")
+            raise UserError(
+                f"d2prune dynamic 'kl': the objective of state {state} is not finite (error {error:g} of {energy:g}, "
+                f"KL {parts['KL']:g}): the outputs or the attention overflow fp32; use d2prune without 'kl'"
+            )
     best = min(states, key=lambda state: (states[state]["objective"], state.count("N"), state.translate({85: "0", 78: "1"})))
     return Objective(states, best)

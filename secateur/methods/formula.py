@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur.artifacts import read_json
 from secateur.errors import UserError, unknown_name
+from secateur.finite import not_finite
 from secateur.methods.gradient_score import GradientScore, gradient_of, min_max
 from secateur.statistics import SiteStatistics
 
@@ -106,9 +107,11 @@ class Formula(GradientScore):
         if not path.is_file():
             raise UserError(f"formula file {self.file}: no such file")
         try:
-            return parse(read_json(path))
-        except (RecursionError, UnicodeDecodeError) as error:
+            content = read_json(path)
+        except (RecursionError, UnicodeDecodeError, UserError) as error:
             raise UserError(f"formula file {self.file}: not a tree in JSON ({error})") from None
+        try:
+            return parse(content)
         except UserError as error:
             raise UserError(f"formula file {self.file}: {error}") from None
 
@@ -116,6 +119,9 @@ class Formula(GradientScore):
         """The tree's value, expanded to [out, in]."""
         row = statistics.input_energy[None]
         value = self.tree.value({"W": weight.abs(), "G": gradient_of(statistics), "X": row})
-        if not torch.isfinite(value).all():
-            raise UserError(f"formula file {self.file}: the scores are not finite (a division by zero, or an overflow)")
+        if kind := not_finite(value):
+            raise UserError(
+                f"formula file {self.file}: the scores are not finite, they hold {kind}: the formula divides by zero or "
+                "overflows fp32 on these weights; change the formula"
+            )
         return value.expand_as(weight)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from secateur.errors import UserError
-from secateur.methods.base import ScoreMethod, Target
+from secateur.methods.base import ScoreMethod, Target, check_scores
 from secateur.patterns import row_k
 from secateur.statistics import SiteStatistics
 
@@ -34,5 +34,6 @@ class Magnitude(ScoreMethod):
     def select(self, scores: Tensor, target: Target) -> Tensor:
         """Wanda's rule is one threshold; `group: row` replaces it for unstructured targets."""
         if self.group == "row" and target.pattern == "unstructured":
+            check_scores(scores)
             return row_k(scores, target.sparsity)
         return super().select(scores, target)

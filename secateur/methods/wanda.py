@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from secateur.errors import UserError
-from secateur.methods.base import ScoreMethod, Target
+from secateur.methods.base import ScoreMethod, Target, check_scores
 from secateur.statistics import SiteStatistics
 
 
@@ -79,6 +78,5 @@ def cumulative_share(
             alpha, low = (alpha + high) / 2, alpha
         mask, achieved = measured(alpha)
         history.append((alpha, achieved))
-    if not torch.isfinite(total).all():
-        raise UserError("scores are not finite: the weights or the calibration statistics hold inf or nan")
+    check_scores(total)  # which is not finite where a score is not, or where their sum overflows
     return Bisection(mask, alpha, achieved, history)

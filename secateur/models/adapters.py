@@ -4,13 +4,11 @@ A *site* is one input that several linears read (q, k and v; gate and up). Stati
 in the order in which a forward pass reaches them, because `propagation: site` prunes them in that order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from secateur.errors import unknown_name
-
-Config = Mapping[str, Any]
+from secateur.errors import UserError, unknown_name
+from secateur.models.config import Config, with_defaults
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,12 @@ class Adapter:
     family: str
     blocks_path: str
     sites: tuple[Site, ...]
-    sizes: Callable[[Config], "Sizes"]
+    keys: tuple[str, ...]
+    sizes_of: Callable[[Config], "Sizes"]
+
+    def sizes(self, config: Config) -> "Sizes":
+        """Its numbers, with the family's defaults for the `keys` that a configuration leaves out."""
+        return self.sizes_of(with_defaults(config, self.keys))
 
     def blocks(self, config: Config) -> int:
         """Number of transformer blocks."""
@@ -79,6 +82,14 @@ GPT2_SITES = (
 )
 
 
+LLAMA_KEYS = (
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers"),
+    *("vocab_size", "max_position_embeddings"),
+)
+OPT_KEYS = ("hidden_size", "ffn_dim", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+GPT2_KEYS = ("n_embd", "n_layer", "n_positions", "vocab_size")
+
+
 def _sizes(blocks: int, context: int, config: Config, hidden: int, sites: tuple[Site, ...], *shapes: tuple[int, int]) -> Sizes:
     names = [linear for site in sites for linear in site.linears]
     return Sizes(blocks, context, config["vocab_size"], hidden, tuple(zip(names, shapes, strict=True)))
@@ -107,9 +118,13 @@ def _gpt2_sizes(config: Config) -> Sizes:
 
 
 _ADAPTERS = {
-    **{family: Adapter(family, "model.layers", LLAMA_SITES, _llama_sizes) for family in ("llama", "mistral", "qwen2", "qwen3")},
-    "opt": Adapter("opt", "model.decoder.layers", OPT_SITES, _opt_sizes),
-    "gpt2": Adapter("gpt2", "transformer.h", GPT2_SITES, _gpt2_sizes),
+    **{
+        family: Adapter(family, "model.layers", LLAMA_SITES, LLAMA_KEYS, _llama_sizes) for family in ("llama", "mistral", "qwen2")
+    },
+    # Qwen3 has a head size of its own, which does not follow from the others.
+    "qwen3": Adapter("qwen3", "model.layers", LLAMA_SITES, (*LLAMA_KEYS, "head_dim"), _llama_sizes),
+    "opt": Adapter("opt", "model.decoder.layers", OPT_SITES, OPT_KEYS, _opt_sizes),
+    "gpt2": Adapter("gpt2", "transformer.h", GPT2_SITES, GPT2_KEYS, _gpt2_sizes),
 }
 FAMILIES = tuple(sorted(_ADAPTERS))
 
@@ -118,5 +133,9 @@ def adapter_for(config: Config) -> Adapter:
     """The adapter of a parsed `config.json`; an unsupported `model_type` is a `UserError`."""
     family = str(config.get("model_type"))
     if family not in _ADAPTERS:
+        from transformers import CONFIG_MAPPING  # takes seconds: here only
+
+        if family in CONFIG_MAPPING:  # nobody mistyped it, and the weights of one family are nonsense to another
+            raise UserError(f"secateur cannot prune the model family {family!r} yet (it can: {', '.join(FAMILIES)})")
         raise unknown_name("model family", family, _ADAPTERS)
     return _ADAPTERS[family]

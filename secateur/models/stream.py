@@ -1,6 +1,6 @@
-"""A causal language model read block by block from safetensors, never whole in memory.
+"""A causal language model read block by block from its folder, never whole in memory.
 
-The model's own code computes everything: the skeleton is built on the meta device, the blocks are stood in for by recorders
+The model's own code computes everything: its skeleton lies on the meta device, the blocks are stood in for by recorders
 while the embedding runs (they note the arguments that each block would receive), and by a source of hidden states while the
 head runs. Replaying block by block is therefore the model's own forward pass, bit for bit, for every family.
 """
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from secateur.artifacts import open_tensors, read_json
-from secateur.errors import UserError
+from secateur.checkpoint import read_config
 from secateur.models.adapters import adapter_for
+from secateur.models.skeleton import Skeleton
 
 
 class Arguments(NamedTuple):
@@ -23,40 +23,6 @@ class Arguments(NamedTuple):
 
     positional: tuple[Any, ...]
     named: Mapping[str, Any]
-
-
-class WeightFiles:
-    """The tensors of a checkpoint folder by name, each read only when asked for."""
-
-    def __init__(self, folder: Path, base_prefix: str) -> None:
-        index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-        if index.is_file():
-            self.files = {name: folder / file for name, file in read_json(index)["weight_map"].items()}
-        elif single.is_file():
-            with open_tensors(single) as file:
-                self.files = dict.fromkeys(file.keys(), single)
-        else:
-            raise UserError(f"{folder} holds no model.safetensors or model.safetensors.index.json; only safetensors is read")
-        self.base_prefix = f"{base_prefix}."
-
-    def stored_name(self, name: str) -> str | None:
-        """The name under which a parameter is stored: some checkpoints leave out the base model's prefix."""
-        candidates = (name, name.removeprefix(self.base_prefix))
-        return next((candidate for candidate in candidates if candidate in self.files), None)
-
-    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Read tensors by parameter name; names that are not stored are left out (tied weights)."""
-        by_file: dict[Path, list[tuple[str, str]]] = {}
-        for name in names:
-            if (stored := self.stored_name(name)) is not None:
-                by_file.setdefault(self.files[stored], []).append((name, stored))
-        tensors = {}
-        for path, wanted in sorted(by_file.items()):
-            with open_tensors(path) as file:
-                for name, stored in wanted:
-                    # A copy, so that no tensor keeps the whole file mapped into memory.
-                    tensors[name] = file.get_tensor(stored).clone()
-        return tensors
 
 
 class _Reached(Exception):
@@ -108,16 +74,12 @@ class StreamedModel:
     """One checkpoint folder, opened for block-by-block work on `device`, in fp32 unless `dtype` says otherwise."""
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        self.config_json = read_json(folder / "config.json")
-        self.adapter = adapter_for(self.config_json)
+        self.adapter = adapter_for(read_config(folder))  # first: what cannot be pruned need not be opened
+        self.skeleton = Skeleton(folder, device, dtype)
+        self.model, self.reader = self.skeleton.model, self.skeleton.reader
         self.device, self.dtype, self.folder = device, dtype, folder
-        config = AutoConfig.from_pretrained(folder)
-        with torch.device("meta"):
-            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        self.config_json = self.model.config.to_dict()
         self.model.config.use_cache = False
-        self.weights = WeightFiles(folder, self.model.base_model_prefix)
         self.stored_dtypes: dict[str, torch.dtype] = {}  # of the block in memory, by parameter name
         self.blocks: nn.ModuleList = self.model.get_submodule(self.adapter.blocks_path)  # pyright: ignore
 
@@ -133,46 +95,24 @@ class StreamedModel:
     def _outside(self, with_head: bool) -> Iterator[None]:
         """Everything outside the blocks in memory: embeddings, norms, computed buffers such as rotary tables, and the output
         head only where it is asked for (it is as large as the embedding). All of it is dropped again at the end."""
-        inside = f"{self.adapter.blocks_path}."
         head = self.model.get_output_embeddings()
-        unwanted = set() if with_head else {f"{name}.weight" for name, module in self.model.named_modules() if module is head}
-        names = {name for name, _ in self.model.named_parameters() if not name.startswith(inside)} - unwanted
-        tensors = self.weights.read(sorted(names))
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or {})
-        if missing := names - set(tensors) - tied:
-            raise UserError(f"{self.folder} lacks the tensors {', '.join(sorted(missing))}")
-        placed = {name: tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
-        self.model.load_state_dict(placed, strict=False, assign=True)
-        if with_head:
-            self.model.tie_weights()
-        for name, module in self.model.named_modules():
-            if not name.startswith(inside):
-                self._compute_buffers(module)
+        unwanted = () if with_head else tuple(f"{name}." for name, module in self.model.named_modules() if module is head)
+        inside = (f"{self.adapter.blocks_path}.", *unwanted)
+        self.skeleton.fill(name for name in self.reader.names() if not name.startswith(inside))
+        self.skeleton.complete("", but=self.adapter.blocks_path)
         try:
             yield
         finally:
-            self.model.to("meta")
-
-    def _compute_buffers(self, module: nn.Module) -> None:
-        """Buffers that no checkpoint stores are computed by the model's own initialisation."""
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
-            module.to_empty(device=self.device, recurse=False)
-            self.model._init_weights(module)
+            self.skeleton.drop()
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
         """Block `index` with its weights in memory; they are dropped again at the end."""
-        block = self.blocks[index]
-        prefix = f"{self.adapter.blocks_path}.{index}."
-        names = [prefix + name for name, _ in block.named_parameters()]
-        tensors = self.weights.read(names)
-        if missing := set(names) - set(tensors):
-            raise UserError(f"{self.folder} lacks the tensors {', '.join(sorted(missing))}")
-        placed = {name.removeprefix(prefix): tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
-        self.stored_dtypes = {name.removeprefix(prefix): tensor.dtype for name, tensor in tensors.items()}
-        block.load_state_dict(placed, strict=False, assign=True)
-        for module in block.modules():
-            self._compute_buffers(module)
+        block, path = self.blocks[index], f"{self.adapter.blocks_path}.{index}"
+        names = [name for name in self.reader.names() if name.startswith(f"{path}.")]
+        self.stored_dtypes = {name.removeprefix(f"{path}."): self.reader.dtype(name) for name in names}
+        self.skeleton.fill(names)
+        self.skeleton.complete(path)
         try:
             yield block.requires_grad_(False)
         finally:

@@ -3,22 +3,47 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secateur.artifacts import read_json
+from secateur.checkpoint import CONFIG
 from secateur.errors import UserError
+from secateur.models.config import refusing, transformers_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # One of these holds the vocabulary; without any, transformers would build an empty tokenizer.
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json", "sentencepiece.bpe.model")
+SETTINGS = "tokenizer_config.json"
+
+
+def has_tokenizer(model: Path) -> bool:
+    """Whether a folder holds a vocabulary."""
+    return any((model / name).is_file() for name in FILES) or any(model.glob("*.tiktoken"))
 
 
 def load_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder."""
+    """The tokenizer of a model folder. One that needs code of its own is a `UserError`: no code of a model's folder is run, and
+    nobody is asked whether it may be."""
     from transformers import AutoTokenizer
 
-    if not any((Path(model) / name).is_file() for name in FILES):
-        raise UserError(f"{model} has no tokenizer ({', '.join(FILES)}): put the model's tokenizer files beside its weights")
-    try:
-        return AutoTokenizer.from_pretrained(model, local_files_only=True)
-    except Exception as error:  # the tokenizers' own parser raises plain exceptions
-        raise UserError(f"the tokenizer in {model} cannot be read: {error}") from error
+    folder = Path(model)
+    if not has_tokenizer(folder):
+        raise UserError(f"{folder} has no tokenizer ({', '.join(FILES)}): put the model's tokenizer files beside its weights")
+    if code := own_code(folder):
+        raise UserError(
+            f"the tokenizer in {folder} needs code of its own ({code}), which is never run: save it as a tokenizer.json"
+        )
+    config = transformers_config(read_json(folder / CONFIG), folder) if (folder / CONFIG).is_file() else None
+    with refusing(f"the tokenizer in {folder} cannot be read"):
+        return AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+
+
+def own_code(folder: Path) -> str | None:
+    """The class that a tokenizer's settings name as code of its own, where transformers has no class of that name."""
+    import transformers
+
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    code = (settings.get("auto_map") or {}).get("AutoTokenizer") if isinstance(settings, dict) else None
+    if not code or hasattr(transformers, str(settings.get("tokenizer_class"))):
+        return None
+    return next((name for name in ([code] if isinstance(code, str) else code) if name), None)

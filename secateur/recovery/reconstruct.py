@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secateur.determinism import repeatable_attention
 from secateur.errors import UserError
+from secateur.finite import not_finite
 from secateur.recovery.base import BlockUpdate
 
 
@@ -63,6 +64,8 @@ class BlockReconstruction(BlockUpdate):
 
         weights, keeps = [weight for weight, _ in survivors], [keep for _, keep in survivors]
         start, before = [weight.detach().clone() for weight in weights], total()
+        if math.isnan(before):
+            raise UserError(_why(inputs, targets))
         order = torch.Generator().manual_seed(seed)
         epochs = (torch.randperm(len(inputs), generator=order)[: batches * batch].split(batch) for _ in range(self.epochs))
         self._train(weights, keeps, objective, [chosen for epoch in epochs for chosen in epoch])
@@ -95,3 +98,12 @@ class BlockReconstruction(BlockUpdate):
             for weight in weights:
                 weight.requires_grad_(False)
                 weight.grad = None
+
+
+def _why(inputs: Tensor, targets: Tensor) -> str:
+    """What is to blame for an objective that is not a number before any step: no rate could mend it."""
+    for states, place in ((inputs, "before the block in the pruned model"), (targets, "behind the block in the dense model")):
+        if kind := not_finite(states):
+            cause = "they overflow fp32, or a weight is not finite (secateur.perplexity names one)"
+            return f"reconstruct: the hidden states {place} hold {kind}: {cause}"
+    return "reconstruct: the pruned block overflows fp32, although what enters it is finite: prune less of it"

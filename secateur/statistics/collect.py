@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import trange
 
 from secateur.examples import Examples
+from secateur.outputs import check_output
 from secateur.statistics.bundles import bundle_covers
 from secateur.statistics.store import StatisticsStore
 from secateur.walk import Walk
@@ -23,6 +24,7 @@ def collect(
     *,
     work: Path,
     settings: Mapping[str, Any],
+    overwrite: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> None:
@@ -30,7 +32,10 @@ def collect(
 
     `tokens` [sequences, length]; for the bundle `tokens` they may be padded examples. `work` is where finished blocks wait for a
     restart; `settings` is stored beside the result.
+
+    Raises, before any work, a `UserError` if `out` exists, unless it is an untouched result of ours and `overwrite` is set.
     """
+    check_output(out, [model], overwrite, work)
     observes, examples = bundle_covers(bundle, "moments"), Examples.of(tokens)
     windows = examples.windows() if observes else examples.tokens
     walk = Walk(model, windows, device, {"settings": settings, "bundle": bundle}, work)
@@ -41,4 +46,4 @@ def collect(
             with walk.model.block(index) as block:
                 store.write(index, walk.observe(block, keep=True))
             hidden.advance(walk.checkpoint)
-    walk.finish(out, settings)
+    walk.finish(out, settings, overwrite)

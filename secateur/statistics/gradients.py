@@ -23,10 +23,13 @@ from tqdm import trange
 from secateur.artifacts import open_tensors, read_json, read_tensors, write_tensors
 from secateur.determinism import repeatable_attention
 from secateur.errors import UserError
+from secateur.finite import REMEDY, not_finite, weight_not_finite, why_not_finite
 from secateur.hidden import HiddenStates
 from secateur.models.adapters import adapter_for
 from secateur.models.linears import linear_at, weight_of
 from secateur.models.stream import StreamedModel, run_block
+from secateur.outputs import check_output
+from secateur.tokens import check_shape
 from secateur.walk import Walk
 
 SCALE = 100.0
@@ -89,6 +92,7 @@ def collect_gradients(
     *,
     work: Path,
     settings: Mapping[str, Any],
+    overwrite: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> None:
@@ -96,8 +100,11 @@ def collect_gradients(
 
     `tokens` [windows, L], one window at a time; `work` is where finished blocks wait for a restart; `settings` is stored
     beside the result.
+
+    Raises, before any work, a `UserError` if `out` exists, unless it is an untouched result of ours and `overwrite` is set.
     """
-    if tokens.shape[1] < 2:
+    check_output(out, [model], overwrite, work)
+    if check_shape(tokens).shape[1] < 2:
         raise UserError(f"windows of {tokens.shape[1]} tokens predict nothing: gradients need at least 2")
     walk = Walk(model, tokens, device, {"settings": settings, "bundle": "gradients"}, work)
     if tokens.shape[1] > walk.model.context:
@@ -120,7 +127,7 @@ def collect_gradients(
         write_tensors(walk.checkpoint, {"hidden": hidden.states.cpu()}, {"position": index})
         _file(entered, index).unlink()
     shutil.rmtree(entered, ignore_errors=True)
-    walk.finish(out, settings)
+    walk.finish(out, settings, overwrite)
 
 
 def _file(folder: Path, block: int) -> Path:
@@ -131,11 +138,15 @@ def _forward(model: StreamedModel, tokens: Tensor, entered: Path, progress: bool
     """The hidden states behind the last block; what entered each block is in `entered`, where an interrupted run continues."""
     written = sorted(entered.glob("block_*.safetensors"))
     hidden = HiddenStates.begin(model, tokens, 1, written[-1] if written else _file(entered, 0))
+    if kind := not_finite(hidden.states):
+        raise UserError(f"what enters block {hidden.position} holds {kind}: an embedding is not finite, or overflows fp32")
     if not written:
         write_tensors(_file(entered, 0), {"hidden": hidden.states.cpu()}, {"position": 0})
     for index in trange(hidden.position, len(model), desc="gradients: forward", unit="block", disable=not progress):
         with model.block(index) as block:
             hidden.run(block)
+            if not_finite(hidden.states):
+                raise UserError(f"block {index}: {why_not_finite(block, 'the block')}")
         hidden.advance(_file(entered, index + 1))
     return hidden
 
@@ -143,7 +154,9 @@ def _forward(model: StreamedModel, tokens: Tensor, entered: Path, progress: bool
 def _turn(model: StreamedModel, tokens: Tensor, hidden: HiddenStates) -> None:
     """Put ∂ℓ_k/∂hidden in the place of the hidden states behind the last block."""
     with model.open_head() as logits:
-        for window, part in zip(tokens.split(1), hidden.states.split(1), strict=True):
+        if found := weight_not_finite(model.model):
+            raise UserError(f"{found}: {REMEDY}")
+        for number, (window, part) in enumerate(zip(tokens.split(1), hidden.states.split(1), strict=True)):
             states = part.clone().requires_grad_()
             wanted = window[0, 1:].to(part.device, torch.long)
             for rows in torch.arange(len(wanted), device=part.device).split(ROWS):
@@ -152,7 +165,7 @@ def _turn(model: StreamedModel, tokens: Tensor, hidden: HiddenStates) -> None:
                     loss = cross_entropy(found, wanted[rows], reduction="sum") / len(wanted)
                 loss.backward()
             assert states.grad is not None
-            part.copy_(_finite(states.grad, "the gradient behind the last block"))
+            part.copy_(_finite(states.grad, f"the gradient of window {number} behind block {len(model) - 1}"))
 
 
 def _backward(block: nn.Module, sums: Mapping[str, Tensor], hidden: HiddenStates, entered: Path) -> dict[str, Tensor]:
@@ -184,6 +197,6 @@ def _add_and_forget(total: Tensor, weight: Tensor) -> None:
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
-    if not torch.isfinite(values).all():
-        raise UserError(f"{name} is not finite: the weights hold inf or nan, or the model overflows fp32")
+    if kind := not_finite(values):
+        raise UserError(f"{name} is {kind}, although what enters and leaves every block is finite: it overflows fp32")
     return values

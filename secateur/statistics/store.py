@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateur.artifacts import read_json, read_tensors, write_tensors
 from secateur.errors import UserError
+from secateur.finite import not_finite
 from secateur.statistics.bundles import bundle_covers
 from secateur.statistics.norms import NormSums
 from secateur.statistics.site import SiteStatistics
@@ -39,7 +40,7 @@ class StatisticsStore:
         return self.folder / f"block_{block:03d}.safetensors"
 
     def write(self, block: int, sites: dict[str, SiteStatistics]) -> None:
-        """Write the statistics of one block, atomically."""
+        """Write the statistics of one block, atomically; an inf or nan among them is a `UserError`."""
         tensors: dict[str, Tensor] = {}
         header: dict[str, dict[str, Any]] = {}
         for name, site in sites.items():
@@ -53,6 +54,9 @@ class StatisticsStore:
                 tensors[f"{name}.input_norms"] = site.input_norms.sums
                 tensors |= {f"{name}.outputs.{path}": norms.sums for path, norms in site.outputs.items()}
                 header[name]["linears"] = list(site.outputs)
+        for name, tensor in tensors.items():
+            if kind := not_finite(tensor):
+                raise UserError(f"block {block}: the statistics {name} hold {kind}: the model overflows fp32 on these tokens")
         write_tensors(self.path(block), {name: tensor.cpu() for name, tensor in tensors.items()}, header)
 
     def read(self, block: int, device: torch.device) -> dict[str, SiteStatistics]:

@@ -21,6 +21,12 @@ def perplexity(value: float) -> str:
     return f"{value:,.2f}" if value < 100 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
+def perplexity_error(result: Perplexity) -> str:
+    """How far a perplexity is from that of a longer text, to first order: ± 0.36."""
+    error = result.nll_standard_error
+    return "a single window has no standard error" if error is None else f"± {perplexity(result.perplexity * error)}"
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """A fraction as a percentage without the sign, which stands in the header."""
     return f"{100 * fraction:.{digits}f}"

@@ -107,7 +107,7 @@ def _facts(row: Row) -> list[tuple[str, list[tuple[str, str]]]]:
     for column, result in row.ppl.items():
         measured = [
             ("perplexity", f"{result.perplexity:.6g}"),
-            ("standard error of the mean loss", f"{result.nll_standard_error:.4f} nats"),
+            ("standard error of the mean loss", _nats(result.nll_standard_error)),
             ("text", f"{result.corpus}, {result.split}, {labels.windows([result])} of {result.length:,} tokens"),
             ("predicted tokens", f"{result.tokens:,}"),
             ("protocol", result.protocol),
@@ -119,6 +119,10 @@ def _facts(row: Row) -> list[tuple[str, list[tuple[str, str]]]]:
             scores.append((f"mean, {rule}", f"{labels.percent(mean.mean, 2)} % over {', '.join(mean.tasks)}"))
         facts.append((f"Zero-shot, {column} ({labels.items(found.limit)})", scores + _hashes(found.provenance)))
     return [(title, pairs) for title, pairs in facts if pairs]
+
+
+def _nats(error: float | None) -> str:
+    return "none: a single window" if error is None else f"{error:.4f} nats"
 
 
 def _sizes(run: Sparsity) -> list[tuple[str, str]]:

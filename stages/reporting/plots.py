@@ -50,7 +50,7 @@ def perplexity_chart(study: Study, model: str, column: str) -> Any:
             "sparsity": 100 * row.sparsity,
             "achieved": f"{labels.percent(row.achieved, 2)} %",
             "perplexity": row.ppl[column].perplexity,
-            "error": f"± {labels.perplexity(row.ppl[column].perplexity * row.ppl[column].nll_standard_error)}",
+            "error": labels.perplexity_error(row.ppl[column]),
         }
         for row in rows
         if row.run

@@ -12,7 +12,10 @@ class Result(BaseModel):
 
 
 class Perplexity(Result):
-    """One file of eval-ppl. `windows` of `length` tokens were used of `windows_available`; `mean_nll` is in nats."""
+    """One file of eval-ppl. `windows` of `length` tokens were used of `windows_available`; `mean_nll` is in nats.
+
+    A single window has no standard error.
+    """
 
     subject: str
     corpus: str
@@ -24,7 +27,7 @@ class Perplexity(Result):
     windows_available: int
     tokens: int
     perplexity: float
-    nll_standard_error: float
+    nll_standard_error: float | None
     provenance: dict[str, str | None]
 
 

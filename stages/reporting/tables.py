@@ -90,8 +90,8 @@ def perplexity_columns(study: Study, published: Sequence[Reference] = ()) -> lis
                 cells.append(Cell())
                 continue
             base = value(dense) if dense and row.run else None
-            error = ours * row.ppl[name].nll_standard_error
-            hint = f"± {labels.perplexity(error)} (standard error over windows)"
+            error = row.ppl[name].nll_standard_error
+            hint = labels.perplexity_error(row.ppl[name]) + ("" if error is None else " (standard error over windows)")
             cells.append(Cell(labels.perplexity(ours), f"{labels.TIMES}{ours / base:.2f}" if base else "", mark, hint=hint))
         protocol = "" if first.protocol == "A" else f", protocol {first.protocol}"
         split = "" if first.split in ("heldout", "test") else f" ({first.split})"
