@@ -102,7 +102,7 @@ def check() -> None:
         if not problems and not select.is_up_to_date():
             problems = [f"{select.PARAMS} is out of date; run `python -m pipelines use {' '.join(select.selected())}`"]
         if problems:
-            raise UserError("\n".join(dict.fromkeys(problems)))
+            raise UserError.of(dict.fromkeys(problems))
     typer.echo(f"{len(names)} studies are valid, {select.PARAMS} is up to date")
 
 

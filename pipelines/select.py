@@ -12,7 +12,7 @@ from pipelines.expand import expand
 from pipelines.study import Study, known_configs, read_catalogue, read_study, study_files
 from pipelines.tables import Tables
 from pipelines.validate import validate, validate_catalogue
-from secateur.artifacts import write_text
+from secateur.artifacts import read_text, write_text
 from secateur.errors import UserError
 
 PARAMS = Path("params.yaml")
@@ -44,7 +44,7 @@ def read_studies(references: Sequence[str]) -> dict[str, Study]:
         problems += validate(name, study, own, known_configs(own))
         studies[name] = study
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError.of(problems)
     return studies
 
 
@@ -121,8 +121,12 @@ def selected() -> list[str]:
     """The studies that params.yaml was made from."""
     if not PARAMS.is_file():
         raise UserError(f"{PARAMS} does not exist here; run `python -m pipelines use smoke` in the project's folder")
-    names = (yaml.safe_load(PARAMS.read_text(encoding="utf-8")) or {}).get("studies")
-    if not names or not all(isinstance(name, str) for name in names):
+    try:
+        tables = yaml.safe_load(read_text(PARAMS))
+    except yaml.YAMLError:
+        tables = None
+    names = tables.get("studies") if isinstance(tables, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{PARAMS} has no list `studies`; make it anew with `python -m pipelines use STUDY...`")
     return names
 

@@ -11,7 +11,7 @@ from ruamel.yaml.reader import ReaderError
 
 from pipelines.catalogue import CATALOGUE, ROOT, Catalogue
 from pipelines.schema import Compute, Mode, Pattern, Positive, Slug, Sparsity, Strict, Table, parse
-from secateur.artifacts import read_json
+from secateur.artifacts import read_json, read_text
 from secateur.errors import UserError, unknown_name
 from secateur.shares import DENSE
 
@@ -152,14 +152,15 @@ class Study(Strict):
 
 def read_yaml(path: Path) -> Any:
     """YAML 1.2 (an unquoted 2:4 is text, not minutes and seconds); a key given twice is an error."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist here; run in the project's folder")
+    text = read_text(path)
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist here; run in the project's folder") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, ReaderError):
+        return YAML(typ="safe", pure=True).load(text)
+    except ReaderError:
         raise UserError(f"{path} is not YAML text in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be read") from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}:{line} {error.problem}") from None

@@ -11,6 +11,7 @@ from pipelines import validate_examples, validate_finetunes
 from pipelines.grid import Candidate, candidates, parsed_options, sparsity_of
 from pipelines.needs import needs_of, rule_of
 from pipelines.study import TASKS, Catalogue, Choice, Study
+from pipelines.validate_models import config_problems, fact_problems
 from secateur.allocation import ALLOCATIONS
 from secateur.calibration import SAMPLERS
 from secateur.errors import UserError, unknown_name
@@ -30,7 +31,7 @@ def validate(name: str, study: Study, catalogue: Catalogue, configs: Mapping[str
 
     `catalogue` includes the study's own assets; `configs` maps models to their parsed config.json as far as known.
     """
-    unsound = {model: lines for model, config in configs.items() if (lines := _config(config))}
+    unsound = {model: lines for model, config in configs.items() if (lines := config_problems(config))}
     configs = {model: config for model, config in configs.items() if model not in unsound}
     lines = [
         *_unknown("models", study.models, "model", catalogue.models),
@@ -44,17 +45,6 @@ def validate(name: str, study: Study, catalogue: Catalogue, configs: Mapping[str
         *_zeroshot(study, catalogue),
     ]
     return [f"{name}: {line}" for line in dict.fromkeys(lines)]
-
-
-def _config(config: Config) -> list[str]:
-    """What keeps the adapters from reading a model's sizes."""
-    try:
-        adapter_for(config).sizes(config)
-    except UserError as error:
-        return [str(error)]
-    except KeyError as error:
-        return [f"{error.args[0]!r} is missing"]
-    return []
 
 
 def _unknown(where: str, names: Iterable[str], kind: str, known: Iterable[str]) -> Iterator[str]:
@@ -242,5 +232,5 @@ def validate_catalogue(catalogue: Catalogue) -> list[str]:
             lines.append(f"corpora.{name}.columns: reader {corpus.reader} has no columns; use {', '.join(TABULAR)}")
     for name, model in catalogue.models.items():
         if model.config:
-            lines += [f"models.{name}.config: {line}" for line in _config(model.config)]
+            lines += [f"models.{name}.config: {line}" for line in fact_problems(model.config)]
     return lines

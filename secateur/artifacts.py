@@ -26,8 +26,8 @@ MARK = "# written by secateur"  # the first line of every SHA256SUMS; `sha256sum
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of one file."""
-    with path.open("rb") as file:
+    """Hex digest of one file; one that cannot be read is a `UserError`."""
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -89,11 +89,32 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or broken file is a `UserError` that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows programs put a byte-order mark before it
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be read") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, without the byte-order mark that Windows programs put before it. What is missing, no ordinary file (a
+    pipe would never end), unreadable or no UTF-8 is a `UserError`."""
+    with reading(path):
+        if not path.is_file():
+            raise UserError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}")
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system says when it does not let us read becomes a `UserError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, Any] | None = None) -> None:
@@ -114,8 +135,10 @@ def open_tensors(path: Path, **options: Any) -> "Iterator[Any]":
     """`safetensors.safe_open`, for torch unless `options` say otherwise; a missing or damaged file is a `UserError`."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
+    with reading(path):
+        if not path.is_file():
+            raise UserError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}")
+        path.open("rb").close()  # safetensors reports a file that may not be read as missing
     try:
         with safe_open(path, **{"framework": "pt", **options}) as file:
             yield file

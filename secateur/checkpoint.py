@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from secateur.artifacts import SUMS, open_tensors, read_json
+from secateur.artifacts import SUMS, open_tensors, read_json, reading
 from secateur.errors import UserError
 from secateur.quantized import quantization
 
@@ -84,12 +84,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         what = "is a file, not a checkpoint folder" if folder.is_file() else "does not exist"
         raise UserError(f"{folder} {what}; name a folder with {CONFIG} and {SINGLE}, as save_pretrained or a download makes it")
-    names = sorted(file.name for file in folder.iterdir())
+    with reading(folder):
+        names = sorted(file.name for file in folder.iterdir())
     refuse_other_folders(str(folder), names if CONFIG in names else [*names, *_configs_below(folder)])
     refuse_unfetched(folder / CONFIG)
     config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    if not isinstance(config, dict) or "model_type" not in config:
         raise UserError(f"{folder / CONFIG} names no model_type: it is not the configuration of a transformers model")
+    if not isinstance(config["model_type"], str):
+        raise UserError(f"{folder / CONFIG}: model_type {config['model_type']!r}: must be the name of a family of models")
     return config
 
 
@@ -128,7 +131,7 @@ def refuse_unfetched(file: Path) -> None:
     if file.is_file() and file.suffix in FILLED and not file.stat().st_size:
         raise UserError(f"{file} is empty; fetch it again")
     if file.is_file() and file.stat().st_size < 1024:
-        with file.open("rb") as opened:
+        with reading(file), file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file} is a git-lfs pointer, not the file itself; run `git lfs pull` in its repository")
 
@@ -149,7 +152,7 @@ def weight_names(where: str, names: Collection[str], table: Mapping[str, str] | 
     shards = sorted(set(table.values()))
     if SINGLE in names and shards != [SINGLE]:
         raise UserError(
-            f"{where} holds {SINGLE} and an {INDEX} that names other files ({shards[0]} ...): programs differ in which they "
+            f"{where} holds {SINGLE} and also {INDEX}, which names other files ({shards[0]} ...): programs differ in which they "
             "read; remove the one that is out of date"
         )
     if missing := [shard for shard in shards if shard not in names]:

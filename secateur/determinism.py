@@ -58,6 +58,8 @@ def device(name: str = "auto") -> torch.device:
         chosen = torch.device(name)
     except RuntimeError:
         raise UserError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r}: must be auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r}: torch sees no CUDA device here; use auto or cpu")
     return chosen

@@ -12,7 +12,7 @@ from tqdm import trange
 
 from secateur.artifacts import read_json, write_json
 from secateur.errors import UserError
-from secateur.finite import REMEDY, not_finite, weight_not_finite
+from secateur.finite import REMEDY, not_finite, weight_not_finite, why_not_stored
 from secateur.masks import PrunedLinear, PrunedStore
 from secateur.methods.base import Surroundings, Target
 from secateur.models.adapters import Site
@@ -62,14 +62,20 @@ def prune(
         raise UserError(f"update {recipe.update} needs the inputs of every block: use propagation 'block' or 'site'")
     magnitudes = open_gradients(gradients, model) if solve.method.gradients else None
     data_free = not bundle_covers(recipe.needs, "tokens")
+    observes = not data_free and recipe.propagation != "dense"
+    if observes and tokens is None:
+        raise UserError(f"propagation {recipe.propagation!r} of {recipe.method} needs calibration tokens: pass tokens")
+    known = None if observes else open_statistics(statistics, recipe.needs)
     walk = Walk(model, tokens, device, {"settings": settings, "recipe": recipe.settings()}, work)
     targets, store = recipe.targets(len(walk.model)), PrunedStore(work)
+    recipe.check_widths(walk.model.adapter.widths(walk.model.config_json))
+    walk.start()
     goal = recipe.pattern if recipe.pattern != "unstructured" else f"{recipe.sparsity:.0%}"
 
-    if data_free or recipe.propagation == "dense":
-        known, hidden, first = open_statistics(statistics, recipe.needs), None, store.blocks
+    if not observes:
+        hidden, first = None, store.blocks
     else:
-        known, hidden = None, walk.begin(recipe.needs, recipe.propagation == "site", memory, few=fit.batch if fit else 0)
+        hidden = walk.begin(recipe.needs, recipe.propagation == "site", memory, few=fit.batch if fit else 0)
         first, solve.attention = hidden.position, walk.attention
     for index in trange(first, len(walk.model), desc=f"prune {recipe.method} {goal}", unit="block", disable=not progress):
         with walk.model.block(index) as block:
@@ -166,7 +172,7 @@ class Solver:
             exact, dtype = values[~mask], self.stored_dtypes[f"{path}.weight"]
             stored = exact.to(dtype)
             if not_finite(stored):
-                raise UserError(f"block {self.position}, {path}: {_misfit(exact, dtype)}")
+                raise UserError(f"block {self.position}, {path}: {why_not_stored(exact, dtype)}")
         result = PrunedLinear(mask, stored)
         result.apply(weight)
         return result
@@ -198,17 +204,6 @@ def _check_finite(block: nn.Module, site: Site, weights: list[Tensor], statistic
             f"the statistics of its inputs hold {kind}, although the weights of this block are finite: the model overflows fp32 "
             "before it, or a weight there is not finite (secateur.perplexity names such a weight)"
         )
-
-
-def _misfit(exact: Tensor, dtype: torch.dtype) -> str:
-    """Why new weights cannot be stored in `dtype`."""
-    if kind := not_finite(exact):
-        return f"a new weight is {kind}, made of weights and statistics that are finite: raise percdamp or use more samples"
-    name, largest = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
-    return (
-        f"a new weight of {float(exact[exact.abs().argmax()]):.3g} does not fit {name} (largest {largest:.6g}), in which the "
-        "checkpoint stores it: save the checkpoint in bfloat16 or float32 first, or prune with a method that keeps the weights"
-    )
 
 
 def _site_by_site(walk: Walk, block: nn.Module, solve: Solver, target: Target) -> Results:

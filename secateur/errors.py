@@ -7,8 +7,19 @@ from difflib import get_close_matches
 class UserError(Exception):
     """Bad input, said in one line: what is wrong, the value, and what is allowed.
 
-    Commands print the message and leave with exit code 2; a library caller sees an ordinary exception.
+    Commands print the message and leave with exit code 2; a library caller sees an ordinary exception. Where several things are
+    wrong at once, each has a line (`UserError.of`); a line break in a name is shown as such and makes none.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(str(message).replace("\r", "\\r").replace("\n", "\\n"))
+
+    @classmethod
+    def of(cls, problems: Iterable[str]) -> "UserError":
+        """One error for several problems, a line each."""
+        made = cls("")
+        made.args = ("\n".join(str(cls(problem)) for problem in problems),)
+        return made
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -13,14 +13,16 @@ from secateur.artifacts import write_text
 from secateur.card import model_card
 from secateur.checkpoint import CONFIG, companions
 from secateur.errors import UserError, unknown_name
-from secateur.finetune.load import check_export, merging
+from secateur.finetune.load import check, check_export, merging
 from secateur.finetune.origin import Origin
+from secateur.finite import not_finite
 from secateur.masks import PrunedStore
 from secateur.models.adapters import adapter_for
 from secateur.models.config import write_config
 from secateur.models.conversion import stock_names
 from secateur.models.load import apply_block, check_run, generation_config, loads_elsewhere
 from secateur.models.skeleton import Skeleton
+from secateur.models.tokenizer import has_tokenizer, load_tokenizer, own_code
 from secateur.models.writer import ONE_FILE, SHARD, Writer
 from secateur.outputs import check_output, whole_folder
 
@@ -59,7 +61,9 @@ def export(
         raise unknown_name("dtype", dtype, DTYPES)
     skeleton = Skeleton(model, torch.device("cpu"))
     path, edits = _edits(skeleton, model, pruned, tuned, mode)
-    generation_config(model)  # stock code would not load the result with a broken one beside it
+    generation_config(model)  # with a broken one, or a broken tokenizer, stock code would not load the result
+    if has_tokenizer(model) and not own_code(model):
+        load_tokenizer(model)
     with whole_folder(to, overwrite) as folder:
         writer = Writer(folder, shard or (ONE_FILE if skeleton.checkpoint.bytes <= ONE_FILE else SHARD))
         for names in tqdm(list(_units(skeleton.reader.names())), desc="export", unit="part", disable=not progress):
@@ -84,13 +88,13 @@ def _edits(
     if pruned is None and tuned is None:
         return None, []
     path, edits = adapter_for(skeleton.checkpoint.config).blocks_path, []
-    if pruned is not None and PrunedStore(pruned).blocks:
+    if pruned is not None:
         check_run(skeleton.model.get_submodule(path), store := PrunedStore(pruned))
         edits.append(lambda index, block: apply_block(block, index, store))
     if tuned is not None and mode is not None:
+        check(tuned, mode, origin := Origin(model, pruned))
         check_export(tuned, mode)
-        plain = "masked_merge" if mode == "unmerged" else mode  # where nothing is masked, the two are the same weights
-        edits.append(merging(tuned, plain, Origin(model, pruned)))
+        edits.append(merging(tuned, mode, origin))
     return path, edits
 
 
@@ -108,16 +112,27 @@ def _part(
 ) -> dict[str, torch.Tensor]:
     """One unit's tensors under their stock names, edited, as they are stored or as `dtype`."""
     skeleton.fill(names, as_stored=True)
+    skeleton.reader.check_finite_tensors(skeleton.model.state_dict(), names)
     inside = re.match(rf"{re.escape(path)}\.(\d+)\.", names[0]) if path else None
     if path and inside:
         for edit in edits:
             edit(int(inside[1]), skeleton.model.get_submodule(f"{path}.{inside[1]}"))
     state = skeleton.model.state_dict()
-    tensors = {
-        name: state[name] if dtype is None or not state[name].is_floating_point() else state[name].to(dtype) for name in names
-    }
+    tensors = {name: state[name] if dtype is None else _as(state[name], dtype, name) for name in names}
     skeleton.drop()
     return stock_names(skeleton.model, tensors)
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """The tensor as another type; values that do not fit it are a `UserError`."""
+    if not tensor.is_floating_point():
+        return tensor
+    if kind := not_finite(made := tensor.to(dtype)):
+        raise UserError(
+            f"{name} holds {kind} as {str(dtype).removeprefix('torch.')}: its largest value, {float(tensor.abs().max()):.3g}, "
+            "does not fit; write the checkpoint in bfloat16 or float32"
+        )
+    return made
 
 
 def _files(folder: Path) -> list[str]:

@@ -52,3 +52,14 @@ def why_not_finite(module: "nn.Module", what: str) -> str:
     """Why `what`, which `module` computes in fp32, is not finite."""
     found = weight_not_finite(module)
     return f"{found}: {REMEDY}" if found else f"{what} overflows fp32, although all its weights are finite"
+
+
+def why_not_stored(exact: "Tensor", dtype: torch.dtype) -> str:
+    """Why new weights cannot be stored in `dtype`."""
+    if kind := not_finite(exact):
+        return f"a new weight is {kind}, made of weights and statistics that are finite: raise percdamp or use more samples"
+    name, largest = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+    return (
+        f"a new weight of {float(exact[exact.abs().argmax()]):.3g} does not fit {name} (largest {largest:.6g}), in which the "
+        "checkpoint stores it: save the checkpoint in bfloat16 or float32 first, or prune with a method that keeps the weights"
+    )

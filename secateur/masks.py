@@ -76,6 +76,8 @@ class PrunedStore:
     def read(self, block: int) -> dict[str, PrunedLinear]:
         """Read one block."""
         packed, shapes = read_tensors(self.path("masks", block))
+        if packed.keys() != shapes.keys():
+            raise UserError(f"{self.path('masks', block)} is damaged: it does not say the shapes of its masks; prune again")
         values = read_tensors(self.path("values", block))[0] if self.path("values", block).is_file() else {}
         linears = {name: PrunedLinear(unpack_bits(packed[name], tuple(shapes[name])), values.get(name)) for name in shapes}
         for name, linear in linears.items():

@@ -95,8 +95,8 @@ def seal_folder(partial: Path, path: Path, overwrite: bool = False, without: Ite
 
 def _check_place(folder: Path, others: Iterable[Path]) -> None:
     """A folder can be made here, and it is apart from the others, links resolved."""
-    if folder.name in ("", ".."):
-        raise UserError(f"{folder}: a result needs a folder of its own; give it a name")
+    if folder.name in ("", "..") or "\0" in str(folder):
+        raise UserError(f"{str(folder)!r}: a result needs a folder of its own; give it a name")
     with writing(folder):
         if folder.is_symlink():
             raise UserError(f"{folder} is a link, and links are not followed; name another folder")

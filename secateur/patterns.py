@@ -12,6 +12,9 @@ from torch import Tensor
 
 from secateur.errors import UserError
 
+COUNTS = ("reference", "exact")
+"""The published codes' number of pruned weights, off by one, or exactly k."""
+
 
 def parse_pattern(pattern: str) -> tuple[int, int] | None:
     """`"2:4"` → (2, 4): two ZEROS in every group of four consecutive inputs; `"unstructured"` → None."""
@@ -25,8 +28,8 @@ def parse_pattern(pattern: str) -> tuple[int, int] | None:
 
 def check_sparsity(sparsity: float) -> None:
     """Refuse anything outside [0, 1)."""
-    if not 0 <= sparsity < 1:
-        raise UserError(f"sparsity {sparsity}: must be at least 0 and below 1")
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
+        raise UserError(f"sparsity {sparsity!r}: must be at least 0 and below 1")
 
 
 def lowest_per_row(scores: Tensor, k: int) -> Tensor:

@@ -1,12 +1,12 @@
 """What a run is, apart from its model and its calibration: method, target, propagation, allocation, refinement, update."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from secateur.errors import UserError, unknown_name
 from secateur.methods import METHODS
-from secateur.patterns import parse_pattern
+from secateur.patterns import COUNTS, check_sparsity, parse_pattern
 from secateur.recovery import UPDATES
 from secateur.refinement import REFINEMENTS
 from secateur.registry import Registry
@@ -50,9 +50,12 @@ class Recipe:
             raise UserError("an unstructured recipe needs a sparsity")
         if group is not None:
             nominal = group[0] / group[1]
-            if self.sparsity is not None and abs(self.sparsity - nominal) > 1e-9:
+            if self.sparsity is not None and self.sparsity != nominal:
                 raise UserError(f"sparsity {self.sparsity}: pattern {self.pattern} is {nominal}; leave the sparsity out")
             object.__setattr__(self, "sparsity", nominal)
+        check_sparsity(self.sparsity)  # pyright: ignore[reportArgumentType]  # it is no number only if the caller gave none
+        if self.count not in COUNTS:
+            raise UserError(f"count {self.count!r}: must be {' or '.join(map(repr, COUNTS))}")
         if isinstance(self.allocation, str) and self.allocation != "uniform":
             raise UserError(f"allocation {self.allocation!r}: must be 'uniform' or a table; secateur.allocate makes one")
 
@@ -83,6 +86,15 @@ class Recipe:
         check_table(self.allocation, self.sparsity, self.pattern, blocks)
         return [self._target(entry) for entry in self.allocation]
 
+    def check_widths(self, widths: "Mapping[str, tuple[int, int]]") -> None:
+        """A `UserError` unless every linear, [out, in] by its path, has whole groups of the recipe's pattern."""
+        if group := parse_pattern(self.pattern):
+            for path, (_, inputs) in widths.items():
+                if inputs % group[1]:
+                    raise UserError(
+                        f"pattern {self.pattern}: {path}: the layer's {inputs} inputs are not divisible by {group[1]}"
+                    )
+
     def _target(self, entry: float | str) -> "Target":
         from secateur.methods.base import Target
 
@@ -98,8 +110,11 @@ class Recipe:
 
 def _build(registry: Registry[Any], name: str, options: Mapping[str, Any]) -> Any:
     kind: Any = registry.get(name)
-    known = list(getattr(kind, "__dataclass_fields__", {}))
+    known = [option.name for option in fields(kind)] if is_dataclass(kind) else []
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    return kind(**options)
+    try:
+        return registry.get(name)(**options)
+    except TypeError as error:  # a rule about numbers met something else
+        raise UserError(f"options of {name} {dict(options)}: {error}") from None

@@ -37,6 +37,8 @@ def check_shape(tokens: object, *, what: str = "tokens", dimensions: int = 2) ->
     wanted = f"must be a tensor of token ids {SHAPES[dimensions]}, of integers"
     if not isinstance(tokens, Tensor):
         raise UserError(f"{what} are {_named(tokens)}: {wanted}; {_remedy(tokens)}")
+    if tokens.is_meta or tokens.layout != torch.strided:
+        raise UserError(f"{what} are {'on the meta device' if tokens.is_meta else 'sparse'}: {wanted}, dense and in memory")
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise UserError(f"{what} are {str(tokens.dtype).removeprefix('torch.')}: {wanted}, such as int64")
     if tokens.dim() != dimensions:

@@ -62,18 +62,21 @@ class Walk:
         self.sites = self.model.adapter.sites
         self.tokens = tokens
         self.work = work
+        if tokens is not None and tokens.shape[1] > self.model.context:
+            raise UserError(f"windows of {tokens.shape[1]} tokens: the model's context is {self.model.context}")
         self.checkpoint = work / "hidden.safetensors"
         conditions = {"identity": identity, "conditions": determinism.fingerprint(), "code": code_digest()}
         conditions |= {"device": str(self.model.device), "checkpoint": _state_of(model)}
-        continue_or_start(work, conditions)
+        self._conditions = conditions
+
+    def start(self) -> None:
+        """Start, or continue, in the work folder; nothing is written before."""
+        continue_or_start(self.work, self._conditions)
 
     def begin(self, bundle: str, whole: bool = False, budget: int = 0, few: int = 0) -> HiddenStates:
         """Embed the tokens, or pick up the interrupted walk. `whole`: all tokens in one pass if `budget` bytes allow it;
         `few`: the dense model's hidden states walk beside, and so many sequences at once can pass a block by themselves."""
-        if self.tokens is None:
-            raise UserError("this propagation needs calibration tokens")
-        if self.tokens.shape[1] > self.model.context:
-            raise UserError(f"calibration windows of {self.tokens.shape[1]} tokens: the model's context is {self.model.context}")
+        assert self.tokens is not None, "a walk without tokens passes no block"
         self.bundle = bundle
         fits = whole and whole_batch_fits(self.model, self.tokens, budget)
         batch = len(self.tokens) if fits else sequences_per_piece(self.tokens.shape[1])

@@ -27,16 +27,28 @@ def read_params() -> dict[str, Any]:
     if not PARAMS.is_file():
         raise UserError(f"{PARAMS} does not exist here; run in the project's folder, after `python -m pipelines use smoke`")
     try:
-        return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        tables = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UserError(f"{PARAMS}{line}: not valid YAML; make it anew with `python -m pipelines use STUDY`") from None
+    if not isinstance(tables, dict):
+        raise UserError(f"{PARAMS} holds no tables; make it anew with `python -m pipelines use STUDY`")
+    return tables
+
+
+def read_section(name: str) -> Any:
+    """A section of params.yaml that every study has, such as `compute`."""
+    if name not in (tables := read_params()):
+        raise UserError(f"{PARAMS} has no section {name}; make it anew with `python -m pipelines use STUDY`")
+    return tables[name]
 
 
 def read_row(table: str, key: str) -> dict[str, Any]:
     """Row `key` of `table` in params.yaml; an unknown key is a `UserError` that suggests near ones."""
     rows = read_params().get(table) or {}
+    if not isinstance(rows, dict):
+        raise UserError(f"{PARAMS}: {table} is no table; make it anew with `python -m pipelines use STUDY`")
     if key not in rows:
         raise unknown_name(f"key of `{table}` in {PARAMS}", key, rows)
     return rows[key]

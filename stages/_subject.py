@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.schema import Compute, Subject, parse
 from secateur.artifacts import identity
-from stages._io import ARTIFACTS, read_params
+from stages._io import ARTIFACTS, read_section
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,7 +16,7 @@ def load_subject(row: Subject) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
     from secateur.finetune.load import finetuned
     from secateur.models.load import assemble, load_tokenizer
 
-    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+    compute = parse(Compute, read_section("compute"), "params.yaml: compute")
     prepare(compute.threads)
     dense, source, adapter = ARTIFACTS / "models" / row.model, ARTIFACTS / row.source, ARTIFACTS / row.adapter
     pruned = None if source == dense else source

@@ -2,13 +2,13 @@
 
 from pipelines.schema import AllocationRow, Compute, parse
 from secateur.artifacts import identity, write_json
-from stages._io import ARTIFACTS, RESULTS, read_params, read_row
+from stages._io import ARTIFACTS, RESULTS, read_row, read_section
 
 
 def run(key: str) -> None:
     """Write results/allocation/KEY.json: what was measured on every block, and the table."""
     row = parse(AllocationRow, read_row("allocations", key), f"params.yaml: allocations.{key}")
-    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+    compute = parse(Compute, read_section("compute"), "params.yaml: compute")
 
     from secateur import determinism
     from secateur.allocation import ALLOCATIONS

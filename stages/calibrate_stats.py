@@ -7,13 +7,14 @@ read, have the bundle `tokens` alone, with their labels in the same file.
 
 from pipelines.schema import Compute, StatsRow, parse
 from secateur.artifacts import identity
-from stages._io import ARTIFACTS, UNFINISHED, read_params, read_row
+from secateur.errors import unknown_name
+from stages._io import ARTIFACTS, UNFINISHED, read_row, read_section
 
 
 def run(key: str, force: bool = False) -> None:
     """Write artifacts/stats/KEY. With `force` it may be there already."""
     row = parse(StatsRow, read_row("stats", key), f"params.yaml: stats.{key}")
-    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+    compute = parse(Compute, read_section("compute"), "params.yaml: compute")
 
     import pandas
 
@@ -29,6 +30,8 @@ def run(key: str, force: bool = False) -> None:
     out, work = ARTIFACTS / "stats" / key, UNFINISHED / "stats" / key
     check_output(out, [model, corpus], force, work)
     provenance = {"model": identity(model), "corpus": identity(corpus)}
+    if row.split not in (splits := [file.stem for file in sorted(corpus.glob("*.parquet"))]):
+        raise unknown_name(f"split of {corpus}", row.split, splits)
     texts = pandas.read_parquet(corpus / f"{row.split}.parquet")["text"].tolist()
     examples = sample_examples(
         texts, load_tokenizer(model), samples=row.samples, length=row.length, seed=row.seed, sampler=row.sampler

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.schema import Compute, FineTuneRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json, write_text
-from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_row, read_section
 from stages._live import live
 
 
@@ -18,7 +18,7 @@ def run(key: str, force: bool = False) -> None:
     """Write artifacts/adapters/KEY, results/finetune/KEY.json and the curve results/loss/KEY.csv. With `force` the first may be
     there already."""
     row = parse(FineTuneRow, read_row("finetunes", key), f"params.yaml: finetunes.{key}")
-    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+    compute = parse(Compute, read_section("compute"), "params.yaml: compute")
 
     from secateur import determinism
     from secateur.examples import Examples

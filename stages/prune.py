@@ -10,14 +10,14 @@ from typing import Any
 from pipelines.schema import PRUNER, Compute, RunRow, parse
 from secateur.artifacts import identity, read_json, sha256, write_json
 from stages._allocation import allocation_of
-from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_params, read_row
+from stages._io import ARTIFACTS, RESULTS, UNFINISHED, read_row, read_section
 from stages._live import live
 
 
 def run(key: str, force: bool = False) -> None:
     """Write artifacts/pruned/KEY and results/sparsity/KEY.json. With `force` the first may be there already."""
     row = parse(RunRow, read_row("runs", key), f"params.yaml: runs.{key}")
-    compute = parse(Compute, read_params()["compute"], "params.yaml: compute")
+    compute = parse(Compute, read_section("compute"), "params.yaml: compute")
 
     from secateur import Recipe, determinism, engine
     from secateur.artifacts import read_tensors

@@ -8,7 +8,7 @@ neither a model nor the network; the same results give the same bytes.
 from collections.abc import Mapping
 from typing import Any
 
-from stages._io import RESULTS, read_params
+from stages._io import RESULTS, read_params, read_section
 
 
 def run() -> None:
@@ -17,7 +17,7 @@ def run() -> None:
     from stages.reporting import export
     from stages.reporting.page import render
 
-    params = read_params()
+    params = read_params() | {name: read_section(name) for name in ("download", "report", "ppl")}
     studies = read_studies(params)
     write_text(RESULTS / "report.html", render(studies, params))
     write_text(RESULTS / "report.csv", export.report_csv(studies))

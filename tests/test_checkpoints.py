@@ -106,7 +106,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
             shard(folder),
             (folder / "kept").rename(folder / "model.safetensors"),
         ),
-        "holds model.safetensors and an? model.safetensors.index.json that names other files",
+        "holds model.safetensors and also model.safetensors.index.json, which names other files",
     ),
     "the index names a tensor that is not there": (
         index(lambda table, _: table.update(extra="part-0.safetensors")),

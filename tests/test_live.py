@@ -97,6 +97,9 @@ def test_a_training_that_was_killed_goes_on_in_its_run(project: Path, trained: P
     assert run.info.run_id == killed.info.run_id and run.info.status == "FINISHED"
     assert sorted(curve(address, run, "loss")) == list(range(1, STEPS + 1))
     assert identity(project / "artifacts" / "adapters" / KEY) == identity(trained / "artifacts" / "adapters" / KEY)
+    assert stage(project, MLFLOW_TRACKING_URI=address).returncode == 2
+    assert len(runs(address)) == 1, "what is refused because it is finished is no run"
+    shutil.rmtree(project / "artifacts" / "adapters")
     assert stage(project, MLFLOW_TRACKING_URI=address).returncode == 0
     assert len(runs(address)) == 2, "a training from the beginning is a run of its own"
 

@@ -242,9 +242,17 @@ def test_a_config_that_no_adapter_reads() -> None:
         "models: smollm2: config.json: unknown model family 'llamma'; did you mean llama?"
         in (validate("s", study, CATALOGUE, {"smollm2": {"model_type": "llamma"}})[0])
     )
-    assert validate("s", study, CATALOGUE, {"smollm2": {"model_type": "opt"}}) == [
-        "s: models: smollm2: config.json: 'hidden_size' is missing"
+    assert validate("s", study, CATALOGUE, {"smollm2": {"model_type": "opt", "hidden_size": "wide"}}) == [
+        "s: models: smollm2: config.json: hidden_size 'wide': must be a whole number of at least 1"
     ]
+
+
+def test_what_a_config_leaves_out_has_its_familys_default() -> None:
+    """decapoda-research's llama-7b has no max_position_embeddings: transformers reads 2048, and so do the rules on lengths."""
+    study = parse(Study, GOOD | {"perplexity": [{"corpus": "wikipedia", "split": "heldout", "length": 4096}]}, "s")
+    config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 99}
+    lines = validate("s", study, CATALOGUE, {"smollm2": config | {"num_hidden_layers": 2, "num_key_value_heads": None}})
+    assert any("4096: must be at most 2048, the context of smollm2" in line for line in lines)
 
 
 def test_the_catalogue_itself() -> None:

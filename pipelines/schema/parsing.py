@@ -15,7 +15,7 @@ def parse(model: type[M], value: Any, where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError("\n".join(_lines(error, model, value, where))) from None
+        raise UserError.of(_lines(error, model, value, where)) from None
 
 
 def _lines(error: ValidationError, model: type[BaseModel], value: Any, where: str) -> Iterable[str]:

@@ -10,6 +10,7 @@ from secateur import determinism
 from secateur.allocation.base import Allocation, shares_of
 from secateur.models.linears import linear_at, weight_of
 from secateur.models.stream import StreamedModel
+from secateur.patterns import check_sparsity, parse_pattern
 from secateur.statistics import SiteStatistics
 from secateur.statistics.store import open_statistics
 
@@ -29,7 +30,10 @@ def allocate(
 
     `statistics` is a folder made by `calibrate` (None for a rule that needs no data).
     """
+    check_sparsity(sparsity)
+    parse_pattern(pattern)
     stream = StreamedModel(Path(model), determinism.device(device))
+    stream.reader.check_finite()
     store = open_statistics(None if statistics is None else Path(statistics), allocation.needs)
     measures = []
     for index in trange(len(stream), desc="allocate", unit="block", disable=not progress):

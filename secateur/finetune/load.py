@@ -45,8 +45,8 @@ def attach(whole: "PreTrainedModel", tuned: Path, mode: str, origin: Origin) -> 
 
 
 def merging(tuned: Path, mode: str, origin: Origin) -> Callable[[int, nn.Module], None]:
-    """What puts a fine-tuning into the weights of one block of `origin`, given its number and the block, in place; for every
-    mode but `unmerged`."""
+    """What puts a fine-tuning into the weights of one block of `origin`, given its number and the block, in place. Adapters of
+    `unmerged` are merged too: where nothing is masked, which `check_export` sees to, that is the same weight."""
     settings = check(tuned, mode, origin)
     if mode == "dense":
         return lambda index, block: apply_block(block, index, PrunedStore(tuned))

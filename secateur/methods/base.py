@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.errors import UserError
 from secateur.finite import not_finite
-from secateur.patterns import check_sparsity, layer_threshold, n_of_m, parse_pattern, row_k
+from secateur.patterns import COUNTS, check_sparsity, layer_threshold, n_of_m, parse_pattern, row_k
 from secateur.statistics import SiteStatistics
 
 
@@ -28,8 +28,8 @@ class Target:
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
         parse_pattern(self.pattern)
-        if self.count not in ("reference", "exact"):
-            raise UserError(f"count {self.count!r}: must be 'reference' or 'exact'")
+        if self.count not in COUNTS:
+            raise UserError(f"count {self.count!r}: must be {' or '.join(map(repr, COUNTS))}")
 
 
 @dataclass(frozen=True)

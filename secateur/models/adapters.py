@@ -31,6 +31,10 @@ class Adapter:
 
     def sizes(self, config: Config) -> "Sizes":
         """Its numbers, with the family's defaults for the `keys` that a configuration leaves out."""
+        for key in self.keys:
+            value = config.get(key, 1)
+            if not (value is None and key in INHERITED) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UserError(f"{key} {value!r}: must be a whole number of at least 1")
         return self.sizes_of(with_defaults(config, self.keys))
 
     def blocks(self, config: Config) -> int:
@@ -82,6 +86,7 @@ GPT2_SITES = (
 )
 
 
+INHERITED = ("num_key_value_heads", "head_dim")  # null: they follow from the others
 LLAMA_KEYS = (
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers"),
     *("vocab_size", "max_position_embeddings"),

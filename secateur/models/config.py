@@ -1,10 +1,12 @@
 """Configurations with everything in them: what `config.json` leaves out has its family's default."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from secateur.artifacts import write_text
@@ -26,8 +28,10 @@ def transformers_config(config: Config, where: Path | str) -> "PreTrainedConfig"
 
     transformers reads a copy without the entries that name code, so that nothing beside the original can be looked at or run.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__
 
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise UserError(f"{where}: transformers {__version__} knows no model_type {config['model_type']!r}; a newer one may")
     with tempfile.TemporaryDirectory() as folder, refusing(f"{where}: transformers does not accept config.json"):
         plain = {key: value for key, value in config.items() if key not in DROPPED}
         Path(folder, "config.json").write_text(json.dumps(plain), encoding="utf-8")
@@ -65,5 +69,6 @@ def refusing(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{what}: {type(error).__name__}{f': {reason[:300]}' if reason else ''}") from error
+        said = re.split(r"\n(?:frame #|Exception raised from)", str(error))[0]  # without the frames of torch's C++ code
+        reason = shorten(" ".join(said.split()), 300, placeholder=" ...")
+        raise UserError(f"{what}: {type(error).__name__}{f': {reason}' if reason else ''}") from error

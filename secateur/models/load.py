@@ -32,7 +32,7 @@ def assemble(
     folder = Path(model)
     adapter = None if pruned is None else adapter_for(read_config(folder))
     skeleton = Skeleton(folder, determinism.device(device), dtype)
-    skeleton.fill(skeleton.reader.names())
+    skeleton.fill(skeleton.reader.by_size())
     skeleton.complete("")
     if (settings := generation_config(folder)) is not None:
         skeleton.model.generation_config = settings
@@ -48,6 +48,8 @@ def generation_config(folder: Path) -> "GenerationConfig | None":
     if not (folder / GENERATION).is_file():
         return None
     settings = read_json(folder / GENERATION)
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / GENERATION} is a {type(settings).__name__}: must be a mapping of settings; mend or remove it")
     with refusing(f"transformers does not accept {folder / GENERATION}; mend or remove it"):
         return GenerationConfig.from_dict(settings)
 
@@ -62,6 +64,10 @@ def apply_run(blocks: nn.Module, store: PrunedStore) -> None:
 def check_run(blocks: nn.Module, store: PrunedStore) -> None:
     """A `UserError` unless the stored run has the number of blocks and the shapes of this model's (on any device)."""
     count = len(list(blocks.children()))
+    if not (store.folder / "masks").is_dir():
+        raise UserError(
+            f"{store.folder} {'holds no masks: it is not a pruned run' if store.folder.is_dir() else 'does not exist'}"
+        )
     if store.blocks != count:
         raise UserError(
             f"{store.folder} holds {store.blocks} pruned blocks, the model has {count}: another model's run, or an unfinished one"

@@ -4,7 +4,7 @@ What can be told without reading a weight is told when a checkpoint is opened: t
 place for, or of another shape than the configuration says. Nothing is ever made up for what is missing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,11 @@ class Reader:
         """Every tensor of the model, tied ones too, in the model's order."""
         return list(self.conversion.state)
 
+    def by_size(self) -> list[str]:
+        """The same names, the largest tensor first: each is twice in memory while it is read, so the largest had better come
+        while there is little else."""
+        return sorted(self.names(), key=lambda name: -self.conversion.state[name].numel())
+
     def dtype(self, name: str) -> torch.dtype:
         """The type in which a tensor of the model is stored."""
         stored = self.conversion.sources[self._group_of[self._tied.get(name, name)]][0]
@@ -86,7 +91,7 @@ class Reader:
                 if file not in handles:
                     # Read, not mapped: a mapped file counts as this process's memory for as long as it is open.
                     handles[file] = opened.enter_context(open_tensors(file, backend="pread"))
-                return _read(handles[file].get_slice(key))
+                return handles[file].get_tensor(key).clone()  # a clone is aligned as torch's kernels like it
 
             for group, members in wanted.items():
                 made = self.conversion.make(group, load)
@@ -100,8 +105,13 @@ class Reader:
     def check_finite(self) -> None:
         """Read everything once, tensor by tensor; an inf or nan is a `UserError` that names it."""
         for together, tensor in self.tensors(self.names()):
-            if kind := not_finite(tensor):
-                raise self._error(f"{together[0]} holds {kind} (stored as {_short(tensor.dtype)}): {REMEDY}")
+            self.check_finite_tensors({together[0]: tensor}, together[:1])
+
+    def check_finite_tensors(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
+        """The same for tensors that were read already."""
+        for name in names:
+            if kind := not_finite(tensors[name]):
+                raise self._error(f"{name} holds {kind} (stored as {_short(tensors[name].dtype)}): {REMEDY}")
 
     def _planned(self, group: str, stored: list[str]) -> dict[str, Tensor]:
         """What a group will be made of, worked out on the meta device: shapes, and whether all its parts are there."""
@@ -160,6 +170,8 @@ class Reader:
         if not missing and not unexpected:
             return
         stored = self.checkpoint.tensors
+        if not stored:
+            raise self._error("the weight files hold no tensors; fetch the checkpoint again")
         if wrapper := next((prefix for prefix in WRAPPERS if all(key.startswith(prefix) for key in stored)), None):
             raise self._error(
                 f"every tensor's name begins with {wrapper!r}, which {WRAPPERS[wrapper]} adds: save the model inside it, or "
@@ -175,16 +187,6 @@ class Reader:
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"{self.checkpoint.folder}: {problem}")
-
-
-def _read(stored: Any) -> Tensor:
-    """A tensor, a piece at a time, into memory that is aligned as torch's kernels like it and holds nothing else."""
-    if not stored.get_shape():
-        return stored[...].clone()
-    tensor = torch.empty(stored.get_shape(), dtype=DTYPES[stored.get_dtype()])
-    for rows in _pieces(tensor):
-        tensor[rows] = stored[rows]
-    return tensor
 
 
 def _pieces(tensor: Tensor) -> Iterator[slice]:

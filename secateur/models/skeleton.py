@@ -81,7 +81,11 @@ def _auto_class(checkpoint: Checkpoint, config: "PreTrainedConfig") -> Any:
         AutoModelForCausalLM: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         AutoModelForImageClassification: modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     }
-    named = next(iter(config.architectures or ()), None)
+    listed = checkpoint.config.get("architectures")
+    listed = [listed] if isinstance(listed, str) else listed
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
+        raise UserError(f"{checkpoint.folder}: config.json: architectures {listed!r}: must be a list of names of classes")
+    named = next(iter(listed or ()), None)
     fitting = [auto for auto, names in kinds.items() if config.model_type in names]
     for auto in fitting:
         if named in _flat(kinds[auto][config.model_type]):

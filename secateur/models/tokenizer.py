@@ -43,7 +43,10 @@ def own_code(folder: Path) -> str | None:
     import transformers
 
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    code = (settings.get("auto_map") or {}).get("AutoTokenizer") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / SETTINGS} is a {type(settings).__name__}: must be a mapping of settings")
+    code = settings.get("auto_map")
+    code = code.get("AutoTokenizer") if isinstance(code, dict) else code  # older files hold the tokenizer's entry alone
     if not code or hasattr(transformers, str(settings.get("tokenizer_class"))):
         return None
     return next((name for name in ([code] if isinstance(code, str) else code) if name), None)

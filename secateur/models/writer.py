@@ -8,8 +8,6 @@ from torch import Tensor
 
 from secateur.artifacts import write_json
 from secateur.checkpoint import INDEX, SINGLE
-from secateur.errors import UserError
-from secateur.finite import not_finite
 
 ONE_FILE, SHARD = 1 << 30, 512 << 20
 """Bytes: up to the first a model is one file; a larger one has shards of the second, since a shard has to be in memory to be
@@ -26,13 +24,8 @@ class Writer:
         self._bytes = 0
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Tensors under their stored names; whole shards are written as they fill. An inf or nan is a `UserError`."""
+        """Tensors under their stored names; whole shards are written as they fill."""
         for name, tensor in tensors.items():
-            if kind := not_finite(tensor):
-                dtype = str(tensor.dtype).removeprefix("torch.")
-                raise UserError(
-                    f"{name} holds {kind} as {dtype}: write the checkpoint in bfloat16 or float32, which hold larger numbers"
-                )
             if self._waiting and _bytes(self._waiting.values()) + _bytes([tensor]) > self.limit:
                 self._flush()
             self._waiting[name] = _alone(tensor.detach())

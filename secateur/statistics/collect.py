@@ -39,6 +39,7 @@ def collect(
     observes, examples = bundle_covers(bundle, "moments"), Examples.of(tokens)
     windows = examples.windows() if observes else examples.tokens
     walk = Walk(model, windows, device, {"settings": settings, "bundle": bundle}, work)
+    walk.start()
     examples.write(work / "tokens.safetensors")
     if observes:
         store, hidden = StatisticsStore(work), walk.begin(bundle)

@@ -107,8 +107,7 @@ def collect_gradients(
     if check_shape(tokens).shape[1] < 2:
         raise UserError(f"windows of {tokens.shape[1]} tokens predict nothing: gradients need at least 2")
     walk = Walk(model, tokens, device, {"settings": settings, "bundle": "gradients"}, work)
-    if tokens.shape[1] > walk.model.context:
-        raise UserError(f"gradient windows of {tokens.shape[1]} tokens: the model's context is {walk.model.context}")
+    walk.start()
     write_tensors(work / "tokens.safetensors", {"tokens": tokens.to(torch.int32)})
     store, entered = GradientStore(work), work / "entered"
     if walk.checkpoint.is_file():
