@@ -140,7 +140,8 @@ def named(path: Path, text: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace(str(path.absolute()), text)) from error.__cause__
+        place = str(path.absolute())  # which the text of a file: source holds itself
+        raise UserError(str(error).replace(text, place).replace(place, text)) from error.__cause__
 
 
 def _mirror(text: str, mirror: Path, kind: str, name: str) -> Source:

@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         weight_map(ghost="weights-a.safetensors"),
         r"weights-a.safetensors holds ghost, which it does not",
     ),
-    "single beside shards": (write(SINGLE), r"SOURCE holds model.safetensors and an .*index.json that names other files"),
+    "single beside shards": (write(SINGLE), r"SOURCE holds model.safetensors and also .*index.json, which names other files"),
     "pointer for a shard": (
         write("weights-a.safetensors", POINTER),
         r"SOURCE/weights-a.safetensors is a git-lfs pointer.*lfs pull",
@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "cut tokenizer": (truncate("tokenizer.json", 1), r"SOURCE/tokenizer.json is not valid JSON"),
     "empty config": (truncate("config.json", 0), r"SOURCE/config.json is empty"),
     "cut config": (truncate("config.json", 40), r"SOURCE/config.json is not valid JSON"),
-    "config in UTF-16": (lambda f: (f / "config.json").write_text("{}", "utf-16"), r"SOURCE/config.json is not valid JSON"),
+    "config in UTF-16": (lambda f: (f / "config.json").write_text("{}", "utf-16"), r"SOURCE/config.json is not UTF-8 text"),
     "no model_type": (lambda f: edit(f, "config.json", model_type=None), r"SOURCE/config.json names no model_type"),
     "config a list": (write("config.json", "[1]"), r"SOURCE/config.json names no model_type"),
     "nothing": (only("README.md"), r"SOURCE has no config.json: it is not a checkpoint"),

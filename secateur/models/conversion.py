@@ -54,11 +54,8 @@ class Conversion:
                 continue
             converter = None if pattern is None else by_pattern[pattern]
             self._groups.setdefault(name, (converter, []))[1].append((key, pattern))
+        self.sources = {name: [key for key, _ in parts] for name, (_, parts) in self._groups.items()}
         self.unexpected = [key for key in unplaced if not any(re.search(pattern, key) for pattern in _ignored(model))]
-
-    @property
-    def sources(self) -> dict[str, list[str]]:
-        return {name: [key for key, _ in parts] for name, (_, parts) in self._groups.items()}
 
     def merges(self, group: str) -> bool:
         """Whether a group is made of several stored tensors, or cut from one."""
