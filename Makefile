@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test check gate repro changes server worker stop format lock clean
+.PHONY: run test lint check gate repro changes server worker stop format lock clean
 
 run: $(VENV)/ready ## the default study, end to end
 	dvc repro
@@ -13,10 +13,12 @@ run: $(VENV)/ready ## the default study, end to end
 test: $(VENV)/ready ## all tests
 	python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/ready ## lint, formatting, types, studies, tests
+lint: $(VENV)/ready ## lint, formatting, types
 	ruff check .
 	ruff format --check .
 	pyright
+
+check: lint ## lint, formatting, types, studies, tests
 	python -m pipelines check
 	$(MAKE) test
 

@@ -42,7 +42,7 @@ def test_the_workflows_are_there() -> None:
 def test_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     called = [name for script in scripts() for name in re.findall(r"\bmake (?:--\w+ )*([a-z]+)", script)]
-    assert set(called) == {"test", "gate", "repro", "changes"}
+    assert set(called) == {"lint", "test", "gate", "repro", "changes"}
     assert set(called) <= targets
     for path in WORKFLOWS:
         for step in steps(path):
